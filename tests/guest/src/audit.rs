@@ -1,0 +1,111 @@
+//! Judgement of a guest's kernel log: silence, a warning or a trace is a failure.
+
+use anyhow::{bail, Result};
+
+use crate::protocol::READY;
+
+/// What no healthy guest's kernel says.
+const TROUBLE: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "BUG ",
+    "kernel BUG at",
+    "Oops",
+    "Call Trace",
+    "general protection",
+    "unable to handle",
+    "Unable to handle",
+    "hung task",
+    "blocked for more than",
+    "soft lockup",
+    "hard LOCKUP",
+    "rcu: INFO",
+    "self-detected stall",
+    "refcount_t",
+    "use-after-free",
+    "Kernel panic",
+    "rust_kernel: panicked",
+    "panicked at",
+    "Bad page",
+    "bad page",
+    "page allocation failure",
+    "Out of memory",
+    "oom-killer",
+    "invoked oom",
+    "vmstat_refresh",
+    "leak",
+    "segfault",
+    "disabling IRQ",
+    "nobody cared",
+    "probe with driver virtio_balloon",
+];
+
+/// Fails unless the log proves `boots` boots and holds nothing of what a healthy guest never says.
+/// Lines that contain one of `allowed` are passed over.
+pub fn audit(log: &str, boots: usize, allowed: &[&str]) -> Result<()> {
+    let proofs = log.lines().filter(|line| line.contains(READY)).count();
+    if proofs != boots {
+        bail!("the guest's log proves {proofs} boots, not {boots}");
+    }
+    let bad: Vec<&str> = log
+        .lines()
+        .filter(|line| is_trouble(line, allowed))
+        .collect();
+    if !bad.is_empty() {
+        bail!("the guest's log is not clean:\n    {}", bad.join("\n    "));
+    }
+    Ok(())
+}
+
+fn is_trouble(line: &str, allowed: &[&str]) -> bool {
+    TROUBLE.iter().any(|word| line.contains(word))
+        && !allowed.iter().any(|word| line.contains(word))
+}
+
+/// The part of a log that a person wants to see: from the agent's first word, where there is one.
+pub fn interesting(log: &str) -> &str {
+    log.find(READY)
+        .and_then(|at| log[..at].rfind('\n'))
+        .map_or(log, |start| &log[start + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLEAN: &str = "[ 0.1] Linux version 7.3\n[ 1.0] guest-agent: ready\n[ 1.5] all is well\n";
+
+    #[test]
+    fn a_clean_log_passes() {
+        audit(CLEAN, 1, &[]).unwrap();
+    }
+
+    #[test]
+    fn a_log_without_proof_of_boot_fails() {
+        assert!(audit("", 1, &[]).is_err());
+        assert!(audit(CLEAN, 2, &[]).is_err());
+    }
+
+    #[test]
+    fn every_kind_of_trouble_fails_and_is_shown() {
+        for word in TROUBLE {
+            let log = format!("{CLEAN}[ 2.0] x {word} y\n");
+            let error = audit(&log, 1, &[]).unwrap_err().to_string();
+            assert!(error.contains(&format!("x {word} y")), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_trial_allows_passes_and_nothing_else() {
+        let log = format!("{CLEAN}[ 2.0] Out of memory: Killed process 9\n");
+        audit(&log, 1, &["Out of memory: Killed"]).unwrap();
+        let log = format!("{log}[ 3.0] WARNING: CPU: 0\n");
+        assert!(audit(&log, 1, &["Out of memory: Killed"]).is_err());
+    }
+
+    #[test]
+    fn the_interesting_part_starts_at_the_agent() {
+        assert!(interesting(CLEAN).starts_with("[ 1.0]"));
+        assert_eq!(interesting("no agent\n"), "no agent\n");
+    }
+}

@@ -1,0 +1,124 @@
+//! Balloon devices: QEMU's own and the daemon's.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+use serde_json::{json, Value};
+use tempfile::TempDir;
+
+use crate::environment;
+use crate::process::{wait_until, Process};
+use crate::qmp::Qmp;
+
+/// The balloon's id in QEMU.
+pub const DEVICE_ID: &str = "balloon0";
+/// The id of the connection to the daemon.
+pub const CHARDEV_ID: &str = "vhost0";
+
+/// Which device, with which features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// QEMU's virtio-balloon.
+    Qemu,
+    /// `vhost-device-balloon`.
+    Daemon(Features),
+}
+
+/// What the daemon offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// PAGE_BITMAP.
+    pub page_bitmap: bool,
+    /// MUST_TELL_HOST.
+    pub must_tell_host: bool,
+}
+
+impl Device {
+    /// QEMU's description of the device, for -device and device_add.
+    pub fn description(self) -> Value {
+        match self {
+            Self::Qemu => json!({ "driver": "virtio-balloon-pci", "id": DEVICE_ID }),
+            Self::Daemon(_) => json!({
+                "driver": "vhost-user-test-device-pci", "id": DEVICE_ID, "chardev": CHARDEV_ID,
+                "virtio-id": 5, "num_vqs": 5, "vq_size": 128, "config_size": 16,
+            }),
+        }
+    }
+}
+
+/// A running `vhost-device-balloon`; dropping it ends it.
+pub struct Daemon {
+    process: Process,
+    /// Its control socket.
+    pub qmp: Qmp,
+    sockets: TempDir,
+}
+
+impl Daemon {
+    /// Starts a daemon whose output goes to `daemon.log` in `directory`.
+    pub fn start(features: Features, directory: &Path) -> Result<Self> {
+        // Not in `directory`: the path of a socket must be short.
+        let sockets = tempfile::Builder::new().prefix("vbb-").tempdir()?;
+        let control = sockets.path().join("control");
+        let log = directory.join("daemon.log");
+        let mut command = Command::new(environment::device()?);
+        command
+            .arg("--socket-path")
+            .arg(sockets.path().join("vhost"));
+        command.arg("--control-path").arg(&control);
+        command.arg(format!(
+            "--page-bitmap={}",
+            if features.page_bitmap { "on" } else { "off" }
+        ));
+        if features.must_tell_host {
+            command.arg("--must-tell-host");
+        }
+        let mut process = Process::spawn("vhost-device-balloon", command, &log, Vec::new())?;
+        let mut connection = None;
+        wait_until(
+            Duration::from_secs(20),
+            "the daemon's control socket",
+            || {
+                process.expect_alive()?;
+                connection = UnixStream::connect(&control).ok();
+                Ok(connection.is_some())
+            },
+        )
+        .with_context(|| {
+            format!(
+                "the daemon says: {}",
+                fs::read_to_string(&log).unwrap_or_default().trim()
+            )
+        })?;
+        let qmp = Qmp::new(connection.context("no connection")?, "vhost-device-balloon")?;
+        Ok(Self {
+            process,
+            qmp,
+            sockets,
+        })
+    }
+
+    /// The path that QEMU connects to.
+    pub fn socket_path(&self) -> String {
+        self.sockets.path().join("vhost").display().to_string()
+    }
+
+    /// Fails when the daemon has ended.
+    pub fn expect_alive(&mut self) -> Result<()> {
+        self.process.expect_alive()
+    }
+
+    /// Asks the daemon to end, as an operator would, and expects that it ends well.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.terminate()?;
+        let status = self.process.wait(Duration::from_secs(20))?;
+        if !status.success() {
+            bail!("the daemon ended with {status}");
+        }
+        Ok(())
+    }
+}

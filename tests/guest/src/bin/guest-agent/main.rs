@@ -1,0 +1,109 @@
+//! The guest's first process: does what the harness asks for over a virtio-serial port.
+//!
+//! It is process 1, so the OOM killer spares it and the kernel panics should it ever end. What it
+//! does with memory it does by itself, without a process to start: a guest whose balloon holds
+//! nearly everything still answers.
+
+mod data;
+mod scattered;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use guest_tests::memory::Memory;
+use guest_tests::protocol::{Answer, Call, Hello, Output, Request, PORT_NAME, READY};
+use scattered::Scattered;
+use serde_json::Value;
+
+fn main() -> Result<()> {
+    let port = port()?;
+    let mut answers = port.try_clone()?;
+    fs::write("/dev/kmsg", READY)?;
+    let hello = Hello {
+        release: fs::read_to_string("/proc/sys/kernel/osrelease")?
+            .trim()
+            .to_owned(),
+        boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+            .trim()
+            .to_owned(),
+    };
+    // A line of its own, whatever a boot before this one left unfinished.
+    answers.write_all(b"\n")?;
+    send(&mut answers, 0, Ok(serde_json::to_value(hello)?))?;
+
+    let mut held = None;
+    for line in BufReader::new(port).lines() {
+        let line = line?;
+        // Requests to a boot before this one may have been cut.
+        let Ok(call) = serde_json::from_str::<Call>(&line) else {
+            continue;
+        };
+        let result = perform(call.request, &mut held).map_err(|error| format!("{error:#}"));
+        send(&mut answers, call.id, result)?;
+    }
+    Ok(())
+}
+
+fn perform(request: Request, held: &mut Option<Scattered>) -> Result<Value> {
+    match request {
+        Request::Shell { script } => return Ok(serde_json::to_value(shell(&script)?)?),
+        Request::Memory => return Ok(serde_json::to_value(memory()?)?),
+        Request::MakeFile { path, bytes, seed } => data::make(&path, bytes, seed)?,
+        Request::VerifyFile { path, bytes, seed } => data::verify(&path, bytes, seed)?,
+        Request::Touch { bytes } => scattered::touch(bytes)?,
+        Request::Fragment { bytes } => *held = Some(Scattered::new(bytes)?),
+        Request::Release => drop(held.take().context("nothing is held")?),
+    }
+    Ok(Value::Null)
+}
+
+fn send(port: &mut File, id: u64, result: Result<Value, String>) -> Result<()> {
+    let mut line = serde_json::to_vec(&Answer { id, result })?;
+    line.push(b'\n');
+    Ok(port.write_all(&line)?)
+}
+
+/// The harness's port, which may appear only after the first process starts.
+fn port() -> Result<File> {
+    loop {
+        for entry in fs::read_dir("/sys/class/virtio-ports")? {
+            let entry = entry?;
+            if fs::read_to_string(entry.path().join("name"))
+                .is_ok_and(|name| name.trim() == PORT_NAME)
+            {
+                let device = PathBuf::from("/dev").join(entry.file_name());
+                return OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open(&device)
+                    .with_context(|| device.display().to_string());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn shell(script: &str) -> Result<Output> {
+    let output = Command::new("/bin/sh")
+        .args(["-c", &format!("exec 2>&1; {script}")])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start a shell")?;
+    Ok(Output {
+        status: output.status.code().unwrap_or(-1),
+        text: String::from_utf8_lossy(&output.stdout).into_owned(),
+    })
+}
+
+fn memory() -> Result<Memory> {
+    // The kernel keeps small differences on each processor; this adds them up.
+    fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
+    Memory::parse(
+        &fs::read_to_string("/proc/meminfo")?,
+        &fs::read_to_string("/proc/vmstat")?,
+    )
+}

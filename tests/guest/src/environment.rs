@@ -1,0 +1,89 @@
+//! Where the prepared kernel, modules, QEMU and daemon are: the `VBB_*` variables that the Makefile
+//! exports.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, Context, Result};
+
+/// The uncompressed or bzImage kernel of the stock guest.
+pub fn kernel() -> Result<PathBuf> {
+    file("VBB_KERNEL")
+}
+
+/// The project's `virtio-balloon-bmap.ko`.
+pub fn module() -> Result<PathBuf> {
+    file("VBB_MODULE")
+}
+
+/// The distribution's `virtio_balloon.ko`, uncompressed.
+pub fn stock_module() -> Result<PathBuf> {
+    file("VBB_STOCK_MODULE")
+}
+
+/// An executable that is or becomes `qemu-system-x86_64`.
+pub fn qemu() -> Result<PathBuf> {
+    file("VBB_QEMU")
+}
+
+/// The daemon `vhost-device-balloon`.
+pub fn device() -> Result<PathBuf> {
+    file("VBB_DEVICE")
+}
+
+/// A statically linked busybox.
+pub fn busybox() -> Result<PathBuf> {
+    file("VBB_BUSYBOX")
+}
+
+/// The agent, which cargo builds beside the tests (`TARGET/deps/guest-*`) and the demonstration.
+pub fn agent() -> Result<PathBuf> {
+    let program = env::current_exe().context("path of this program")?;
+    program
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join("guest-agent"))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no guest-agent beside {}; build it with `cargo build -p guest-tests --bins`",
+                program.display()
+            )
+        })
+}
+
+/// Makes the directory for artefacts of this name, empty, under the build directory.
+pub fn artefacts(name: &str) -> Result<PathBuf> {
+    let dir = build_dir()?.join(name.replace("::", "/"));
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+    }
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// The directory under which all artefacts are kept.
+pub fn build_dir() -> Result<PathBuf> {
+    let dir = variable("VBB_BUILD")?.join("guest-tests");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn file(name: &str) -> Result<PathBuf> {
+    let path = variable(name)?;
+    if !path.is_file() {
+        bail!(
+            "{name}={} is not a file; `make check` prepares it",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+fn variable(name: &str) -> Result<PathBuf> {
+    match env::var_os(name) {
+        Some(value) if !value.is_empty() => Ok(Path::new(&value).to_path_buf()),
+        _ => bail!("{name} is not set; run the guest tests by `make check`, the demonstration by `make run`"),
+    }
+}

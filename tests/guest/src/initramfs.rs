@@ -1,0 +1,120 @@
+//! The guest's root: busybox, the agent and the modules under test, as a newc cpio archive.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{anyhow, Context, Result};
+use cpio::newc::{trailer, Builder, ModeFileType};
+
+use crate::environment;
+
+const INIT: &str = include_str!("init.sh");
+
+/// Where the guest finds the project's module.
+pub const MODULE: &str = "/modules/virtio-balloon-bmap.ko";
+/// Where the guest finds the distribution's module.
+pub const STOCK_MODULE: &str = "/modules/virtio_balloon.ko";
+
+/// The archive, made once a process.
+pub fn path() -> Result<PathBuf> {
+    static PATH: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    PATH.get_or_init(|| build().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!(error))
+}
+
+fn build() -> Result<PathBuf> {
+    let directory = environment::build_dir()?;
+    let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+    let mut archive = Archive {
+        inner: file.as_file_mut(),
+        inode: 0,
+    };
+    for directory in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
+        archive.add(directory, ModeFileType::Directory, 0o755, &[])?;
+    }
+    archive.add("init", ModeFileType::Regular, 0o755, INIT.as_bytes())?;
+    archive.add_file("bin/busybox", &environment::busybox()?)?;
+    archive.add("bin/sh", ModeFileType::Symlink, 0o777, b"busybox")?;
+    archive.add_file("bin/guest-agent", &environment::agent()?)?;
+    archive.add_file(&MODULE[1..], &environment::module()?)?;
+    archive.add_file(&STOCK_MODULE[1..], &environment::stock_module()?)?;
+    archive.finish()?;
+    let path = directory.join("initramfs.cpio");
+    file.persist(&path)?;
+    Ok(path)
+}
+
+struct Archive<W: Write> {
+    inner: W,
+    inode: u32,
+}
+
+impl<W: Write> Archive<W> {
+    fn add(&mut self, name: &str, kind: ModeFileType, mode: u32, data: &[u8]) -> Result<()> {
+        self.inode += 1;
+        let builder = Builder::new(name)
+            .ino(self.inode)
+            .nlink(1)
+            .mode(mode)
+            .set_mode_file_type(kind);
+        let mut entry = builder.write(&mut self.inner, data.len().try_into()?);
+        entry.write_all(data)?;
+        entry.finish()?;
+        Ok(())
+    }
+
+    fn add_file(&mut self, name: &str, source: &Path) -> Result<()> {
+        let data = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+        self.add(name, ModeFileType::Regular, 0o755, &data)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        trailer(&mut self.inner)?;
+        self.inner.flush()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cpio::newc::Reader;
+    use std::io::Read;
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let mut bytes = Vec::new();
+        let mut archive = Archive {
+            inner: &mut bytes,
+            inode: 0,
+        };
+        archive
+            .add("bin", ModeFileType::Directory, 0o755, &[])
+            .unwrap();
+        archive
+            .add("bin/x", ModeFileType::Regular, 0o755, b"hello")
+            .unwrap();
+        archive.finish().unwrap();
+
+        let directory = Reader::new(bytes.as_slice()).unwrap();
+        assert_eq!(
+            (directory.entry().name(), directory.entry().mode()),
+            ("bin", 0o040_755)
+        );
+        let mut file = Reader::new(directory.finish().unwrap()).unwrap();
+        assert_eq!(
+            (file.entry().name(), file.entry().mode()),
+            ("bin/x", 0o100_755)
+        );
+        let mut data = String::new();
+        file.read_to_string(&mut data).unwrap();
+        assert_eq!(data, "hello");
+        assert!(Reader::new(file.finish().unwrap())
+            .unwrap()
+            .entry()
+            .is_trailer());
+    }
+}

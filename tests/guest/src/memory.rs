@@ -1,0 +1,78 @@
+//! The guest's account of its memory, from /proc/meminfo and /proc/vmstat.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// All in pages of 4 KiB, but for the counters of events.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// `MemTotal`: what the allocator manages.
+    pub total: u64,
+    /// `MemFree`.
+    pub free: u64,
+    /// `MemAvailable`.
+    pub available: u64,
+    /// `Balloon`: what /proc/meminfo says the balloon holds.
+    pub balloon: u64,
+    /// `nr_balloon_pages` of /proc/vmstat.
+    pub nr_balloon_pages: u64,
+    /// Pages that ever went into the balloon.
+    pub balloon_inflate: u64,
+    /// Pages that ever came out.
+    pub balloon_deflate: u64,
+    /// Processes that the OOM killer ended.
+    pub oom_kill: u64,
+}
+
+impl Memory {
+    /// Reads the two files' contents.
+    pub fn parse(meminfo: &str, vmstat: &str) -> Result<Self> {
+        let pages = |name| field(meminfo, name).map(|kib| kib / 4);
+        Ok(Self {
+            total: pages("MemTotal:")?,
+            free: pages("MemFree:")?,
+            available: pages("MemAvailable:")?,
+            balloon: pages("Balloon:")?,
+            nr_balloon_pages: field(vmstat, "nr_balloon_pages")?,
+            balloon_inflate: field(vmstat, "balloon_inflate")?,
+            balloon_deflate: field(vmstat, "balloon_deflate")?,
+            oom_kill: field(vmstat, "oom_kill")?,
+        })
+    }
+}
+
+fn field(text: &str, name: &str) -> Result<u64> {
+    text.lines()
+        .find_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some(name))
+                .then(|| words.next()?.parse().ok())
+                .flatten()
+        })
+        .with_context(|| format!("the kernel shows no {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMINFO: &str = "MemTotal:         400 kB\nMemFree:          200 kB\nMemAvailable:     240 kB\nBalloon:           80 kB\n";
+    const VMSTAT: &str =
+        "nr_balloon_pages 20\nballoon_inflate 30\nballoon_deflate 10\noom_kill 0\n";
+
+    #[test]
+    fn kibibytes_become_pages() {
+        let memory = Memory::parse(MEMINFO, VMSTAT).unwrap();
+        assert_eq!((memory.total, memory.free, memory.available), (100, 50, 60));
+        assert_eq!((memory.balloon, memory.nr_balloon_pages), (20, 20));
+        assert_eq!((memory.balloon_inflate, memory.balloon_deflate), (30, 10));
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        let error = Memory::parse("MemTotal: 4 kB", VMSTAT)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("MemFree:"), "{error}");
+    }
+}

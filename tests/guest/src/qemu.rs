@@ -1,0 +1,242 @@
+//! A QEMU process: machine, monitor, console log and the agent's port.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+use serde_json::{json, Value};
+
+use crate::accelerator::Accelerator;
+use crate::guest::Guest;
+use crate::process::Process;
+use crate::protocol::PORT_NAME;
+use crate::qmp::Qmp;
+use crate::{environment, host_memory, initramfs};
+
+/// The bus that takes devices while the guest runs.
+pub const HOTPLUG_BUS: &str = "hotplug";
+
+/// Everything about the machine but its balloon.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// RAM.
+    pub memory_mib: u64,
+    /// More RAM, this many GiB up in the guest's physical address space.
+    pub far_memory: Option<FarMemory>,
+    /// More words for the kernel's command line.
+    pub command_line: String,
+    /// More arguments for QEMU.
+    pub devices: Vec<String>,
+    /// A reset starts the guest again; otherwise it ends QEMU.
+    pub resets: bool,
+}
+
+/// A memory module at a place of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct FarMemory {
+    /// Its size.
+    pub mib: u64,
+    /// Where it starts.
+    pub at_gib: u64,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            memory_mib: 512,
+            far_memory: None,
+            command_line: String::new(),
+            devices: Vec::new(),
+            resets: false,
+        }
+    }
+}
+
+/// A running QEMU; dropping it ends it.
+pub struct Qemu {
+    process: Process,
+    /// The monitor.
+    pub qmp: Qmp,
+    log: PathBuf,
+}
+
+impl Qemu {
+    /// Starts a machine whose logs go to `directory`: the guest's console to `guest.log`, what QEMU
+    /// says to `qemu.log`. The guest's agent will greet on the connection returned.
+    pub fn start(
+        machine: &Machine,
+        accelerator: Accelerator,
+        directory: &Path,
+    ) -> Result<(Self, Guest)> {
+        let (monitor, qemu_monitor) = UnixStream::pair()?;
+        let (agent, qemu_agent) = UnixStream::pair()?;
+        let log = directory.join("guest.log");
+        let mut command = Command::new(environment::qemu()?);
+        command
+            .args(accelerator.arguments())
+            .args(["-machine", "q35,memory-backend=ram", "-smp", "2"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args([
+                "-action",
+                if machine.resets {
+                    "reboot=reset"
+                } else {
+                    "reboot=shutdown"
+                },
+            ])
+            .args(memory_arguments(machine))
+            .args([
+                "-chardev".into(),
+                format!("file,id=console,path={}", escape(&log)?),
+            ])
+            .args(["-serial", "chardev:console"])
+            .args([
+                "-chardev".into(),
+                format!("socket,id=monitor,fd={}", qemu_monitor.as_raw_fd()),
+            ])
+            .args(["-mon", "chardev=monitor,mode=control"])
+            .args([
+                "-chardev".into(),
+                format!("socket,id=agent,fd={}", qemu_agent.as_raw_fd()),
+            ])
+            .args(["-device", "virtio-serial-pci"])
+            .args([
+                "-device".into(),
+                format!("virtserialport,chardev=agent,name={PORT_NAME}"),
+            ])
+            .args([
+                "-device".into(),
+                format!("pcie-root-port,id={HOTPLUG_BUS},chassis=1"),
+            ])
+            .args(&machine.devices)
+            .arg("-kernel")
+            .arg(environment::kernel()?)
+            .arg("-initrd")
+            .arg(initramfs::path()?)
+            .args([
+                "-append",
+                &format!("console=ttyS0 panic=-1 {}", machine.command_line),
+            ]);
+        let inherited = vec![qemu_monitor.into(), qemu_agent.into()];
+        let output = directory.join("qemu.log");
+        let process = Process::spawn("QEMU", command, &output, inherited)?;
+        let qmp = Qmp::new(monitor, "QEMU").with_context(|| {
+            format!(
+                "QEMU says: {}",
+                fs::read_to_string(&output).unwrap_or_default().trim()
+            )
+        })?;
+        Ok((Self { process, qmp, log }, Guest::new(agent)))
+    }
+
+    /// Everything the guest's console has shown.
+    pub fn guest_log(&self) -> Result<String> {
+        let bytes =
+            fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Bytes of host memory that the guest's RAM takes.
+    pub fn resident(&self) -> Result<u64> {
+        host_memory::resident(self.process.id())
+    }
+
+    /// Fails when QEMU has ended.
+    pub fn expect_alive(&mut self) -> Result<()> {
+        self.process.expect_alive()
+    }
+
+    /// Bytes of RAM that the guest was given.
+    pub fn memory_size(&mut self) -> Result<u64> {
+        let sizes = self.qmp.execute("query-memory-size-summary", Value::Null)?;
+        let bytes = |name: &str| sizes[name].as_u64().unwrap_or(0);
+        Ok(bytes("base-memory") + bytes("plugged-memory"))
+    }
+
+    /// Plugs a device into [`HOTPLUG_BUS`].
+    pub fn plug(&mut self, mut device: Value) -> Result<()> {
+        device["bus"] = json!(HOTPLUG_BUS);
+        self.qmp.execute("device_add", device).map(|_| ())
+    }
+
+    /// Unplugs the device and waits until the guest has let go of it.
+    pub fn unplug(&mut self, id: &str) -> Result<()> {
+        self.qmp.execute("device_del", json!({ "id": id }))?;
+        self.qmp
+            .wait_event("DEVICE_DELETED", Duration::from_secs(60), |data| {
+                data["device"] == id
+            })?;
+        Ok(())
+    }
+
+    /// Waits for QEMU to end well, as it does when the guest powers off.
+    pub fn wait_end(&mut self, timeout: Duration) -> Result<()> {
+        let status = self.process.wait(timeout)?;
+        if !status.success() {
+            bail!("QEMU ended with {status}");
+        }
+        Ok(())
+    }
+}
+
+fn memory_arguments(machine: &Machine) -> Vec<String> {
+    let mib = machine.memory_mib;
+    let backend = |id: &str, mib: u64| format!("memory-backend-memfd,id={id},size={mib}M,share=on");
+    let mut arguments = vec!["-object".into(), backend("ram", mib), "-m".into()];
+    match machine.far_memory {
+        None => arguments.push(format!("{mib}M")),
+        Some(far) => arguments.extend([
+            format!(
+                "{mib}M,slots=1,maxmem={}G",
+                far.at_gib + far.mib.div_ceil(1024)
+            ),
+            "-object".into(),
+            backend("far", far.mib),
+            "-device".into(),
+            format!("pc-dimm,memdev=far,addr={:#x}", far.at_gib << 30),
+        ]),
+    }
+    arguments
+}
+
+/// A comma in an option's value is written twice.
+fn escape(path: &Path) -> Result<String> {
+    Ok(path
+        .to_str()
+        .context("a path is not UTF-8")?
+        .replace(',', ",,"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn far_memory_becomes_a_module_at_its_address() {
+        let machine = Machine {
+            far_memory: Some(FarMemory {
+                mib: 512,
+                at_gib: 40,
+            }),
+            ..Machine::default()
+        };
+        let arguments = memory_arguments(&machine).join(" ");
+        assert!(
+            arguments.contains("-m 512M,slots=1,maxmem=41G"),
+            "{arguments}"
+        );
+        assert!(
+            arguments.contains("pc-dimm,memdev=far,addr=0xa00000000"),
+            "{arguments}"
+        );
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled() {
+        assert_eq!(escape(Path::new("/a,b")).unwrap(), "/a,,b");
+    }
+}

@@ -1,0 +1,382 @@
+//! A guest with a balloon, and what must be true of the two together.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use serde_json::{json, Value};
+
+use crate::accelerator::Accelerator;
+use crate::audit::audit;
+use crate::balloon::{Daemon, Device, CHARDEV_ID, DEVICE_ID};
+use crate::guest::Guest;
+use crate::memory::Memory;
+use crate::process::wait_until;
+use crate::qemu::{Machine, Qemu};
+use crate::qmp::Qmp;
+use crate::{initramfs, PAGE_SIZE};
+
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+/// No target takes this long to reach under emulation; one that is never reached does.
+const TARGET_TIMEOUT: Duration = Duration::from_secs(120);
+/// How every line of the project's driver starts.
+const OUR_PREFIX: &str = "virtio_balloon_bmap virtio";
+
+/// Which driver the guest loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// The project's, with module parameters.
+    Ours(&'static str),
+    /// The distribution's virtio_balloon.
+    Stock,
+}
+
+impl Driver {
+    /// Name of the loaded module.
+    pub fn module(self) -> &'static str {
+        match self {
+            Self::Ours(_) => "virtio_balloon_bmap",
+            Self::Stock => "virtio_balloon",
+        }
+    }
+
+    /// Command that loads the module.
+    pub fn insmod(self) -> String {
+        match self {
+            Self::Ours(parameters) => format!("insmod {} {parameters}", initramfs::MODULE),
+            Self::Stock => format!("insmod {}", initramfs::STOCK_MODULE),
+        }
+    }
+}
+
+/// How the driver and the device speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// By page bitmaps.
+    PageBitmaps,
+    /// By arrays of page numbers.
+    PfnArray,
+}
+
+impl Wire {
+    /// How the driver names it when it probes a device.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PageBitmaps => "page bitmaps",
+            Self::PfnArray => "PFN array",
+        }
+    }
+}
+
+/// A machine, a device and a driver.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub machine: Machine,
+    pub device: Device,
+    pub driver: Driver,
+    /// What the two have to agree on.
+    pub wire: Wire,
+    /// The device is there from the start; otherwise [`Vm::plug`] brings it.
+    pub plugged: bool,
+}
+
+/// A booted guest. Dropping it ends everything; [`Vm::finish`] judges it first.
+pub struct Vm {
+    pub guest: Guest,
+    pub qemu: Qemu,
+    pub daemon: Option<Daemon>,
+    setup: Setup,
+    /// Memory before any driver was loaded.
+    pub at_boot: Memory,
+    /// RAM, in pages.
+    pub ram: u64,
+    boots: usize,
+    probes: usize,
+    allowed: Vec<&'static str>,
+}
+
+impl Vm {
+    /// Boots the guest; all logs go to `directory`. No balloon driver is loaded yet.
+    pub fn boot(setup: &Setup, directory: &Path) -> Result<Self> {
+        let mut machine = setup.machine.clone();
+        let daemon = match setup.device {
+            Device::Qemu => None,
+            Device::Daemon(features) => Some(Daemon::start(features, directory)?),
+        };
+        if setup.plugged {
+            if let Some(daemon) = &daemon {
+                let chardev = format!("socket,id={CHARDEV_ID},path={}", daemon.socket_path());
+                machine.devices.extend(["-chardev".into(), chardev]);
+            }
+            machine
+                .devices
+                .extend(["-device".into(), setup.device.description().to_string()]);
+        }
+        let (mut qemu, mut guest) = Qemu::start(&machine, Accelerator::best(), directory)?;
+        guest.wait_hello(BOOT_TIMEOUT)?;
+        let at_boot = guest.memory()?;
+        let ram = qemu.memory_size()? / PAGE_SIZE;
+        Ok(Self {
+            guest,
+            qemu,
+            daemon,
+            setup: setup.clone(),
+            at_boot,
+            ram,
+            boots: 1,
+            probes: 0,
+            allowed: Vec::new(),
+        })
+    }
+
+    /// Expects this in the guest's log, where it would be trouble otherwise.
+    pub fn allow(&mut self, words: &'static str) {
+        self.allowed.push(words);
+    }
+
+    /// Loads the driver and checks what it says at probe.
+    pub fn load(&mut self) -> Result<()> {
+        self.guest.shell(&self.setup.driver.insmod())?;
+        if self.setup.plugged {
+            self.expect_probe()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the driver out.
+    pub fn unload(&mut self) -> Result<()> {
+        self.guest
+            .shell(&format!("rmmod {}", self.setup.driver.module()))
+            .map(|_| ())
+    }
+
+    /// Checks that the project's driver has said once more, in one line, how it speaks.
+    pub fn expect_probe(&mut self) -> Result<()> {
+        self.probes += 1;
+        if self.setup.driver == Driver::Stock {
+            return Ok(());
+        }
+        wait_until(
+            Duration::from_secs(20),
+            "the driver's line at probe",
+            || Ok(self.probe_lines()?.len() >= self.probes),
+        )?;
+        let lines = self.probe_lines()?;
+        ensure!(
+            lines.len() == self.probes,
+            "{} probes, but the driver says: {lines:#?}",
+            self.probes
+        );
+        let line = &lines[self.probes - 1];
+        ensure!(
+            line.contains(self.setup.wire.name()),
+            "{:?} expected, but the driver says: {line}",
+            self.setup.wire
+        );
+        Ok(())
+    }
+
+    /// A probe that nobody looked at, as in a loop within the guest.
+    pub fn count_probes(&mut self, count: usize) {
+        self.probes += count;
+    }
+
+    /// All the driver says, but for "Out of puff", which is about memory and not about a probe.
+    fn probe_lines(&self) -> Result<Vec<String>> {
+        let log = self.qemu.guest_log()?;
+        Ok(log
+            .lines()
+            .filter(|line| line.contains(OUR_PREFIX) && !line.contains("Out of puff"))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// The monitor that rules the balloon: the daemon's or QEMU's.
+    pub fn balloon(&mut self) -> &mut Qmp {
+        self.daemon
+            .as_mut()
+            .map_or(&mut self.qemu.qmp, |daemon| &mut daemon.qmp)
+    }
+
+    /// Asks for a balloon of this many pages, and does not wait.
+    pub fn set_target(&mut self, pages: u64) -> Result<()> {
+        let bytes = self
+            .ram
+            .checked_sub(pages)
+            .context("a balloon larger than RAM")?
+            * PAGE_SIZE;
+        self.set_guest_size(bytes)
+    }
+
+    /// The QMP command `balloon`, which takes what is left to the guest, in bytes.
+    pub fn set_guest_size(&mut self, bytes: u64) -> Result<()> {
+        self.balloon()
+            .execute("balloon", json!({ "value": bytes }))
+            .map(|_| ())
+    }
+
+    /// Pages in the balloon as the driver reported them to the device.
+    pub fn actual(&mut self) -> Result<u64> {
+        let answer = self.balloon().execute("query-balloon", Value::Null)?;
+        let bytes = answer["actual"]
+            .as_u64()
+            .with_context(|| format!("no actual in {answer}"))?;
+        Ok(self.ram.saturating_sub(bytes / PAGE_SIZE))
+    }
+
+    /// Sets a target and waits until everybody agrees, to the page, that it is reached. Returns how
+    /// long the device took to hear of it.
+    pub fn reach(&mut self, pages: u64) -> Result<Duration> {
+        let start = Instant::now();
+        self.set_target(pages)?;
+        self.await_actual(pages)?;
+        let elapsed = start.elapsed();
+        self.expect_balloon(pages)?;
+        Ok(elapsed)
+    }
+
+    /// Waits until the device has been told of a balloon of this size.
+    pub fn await_actual(&mut self, pages: u64) -> Result<()> {
+        let mut actual = 0;
+        wait_until(TARGET_TIMEOUT, "the balloon's target", || {
+            self.qemu.expect_alive()?;
+            actual = self.actual()?;
+            Ok(actual == pages)
+        })
+        .with_context(|| format!("the target is {pages} pages, actual is {actual}"))
+    }
+
+    /// Checks that guest and device agree, to the page, on a balloon of this size.
+    pub fn expect_balloon(&mut self, pages: u64) -> Result<()> {
+        let mut memory = self.guest.memory()?;
+        // A driver may report before the last page's account is closed.
+        let closed = wait_until(Duration::from_secs(10), "the guest's account", || {
+            memory = self.guest.memory()?;
+            Ok(memory.nr_balloon_pages == pages)
+        });
+        closed.with_context(|| format!("{pages} pages expected in the balloon: {memory:?}"))?;
+        self.expect_consistent(&memory)?;
+        let actual = self.actual()?;
+        ensure!(
+            actual == pages,
+            "the balloon holds {pages} pages, actual is {actual}"
+        );
+        if let Some(held) = self.pages_held()? {
+            ensure!(
+                held == pages,
+                "the balloon holds {pages} pages, the device was told of {held}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Checks that the guest's own figures fit each other.
+    pub fn expect_consistent(&self, memory: &Memory) -> Result<()> {
+        let expected = self.at_boot.total.checked_sub(memory.nr_balloon_pages);
+        ensure!(
+            Some(memory.total) == expected,
+            "MemTotal must fall by the balloon: {:?} at boot, now {memory:?}",
+            self.at_boot
+        );
+        ensure!(
+            memory.balloon == memory.nr_balloon_pages,
+            "Balloon and nr_balloon_pages differ: {memory:?}"
+        );
+        let counted = memory.balloon_inflate.checked_sub(memory.balloon_deflate);
+        ensure!(
+            counted == Some(memory.nr_balloon_pages),
+            "the event counters do not fit: {memory:?}"
+        );
+        Ok(())
+    }
+
+    /// Waits until an inflation or deflation is under way, with between `low` and `high` pages.
+    pub fn await_between(&mut self, low: u64, high: u64) -> Result<u64> {
+        let mut pages = 0;
+        wait_until(TARGET_TIMEOUT, "the middle of an inflation", || {
+            pages = self.actual()?;
+            Ok(pages > low && pages < high)
+        })
+        .with_context(|| format!("between {low} and {high} pages, now {pages}"))?;
+        Ok(pages)
+    }
+
+    /// Pages that the daemon counts as held, where the device is the daemon.
+    pub fn pages_held(&mut self) -> Result<Option<u64>> {
+        if self.daemon.is_none() {
+            return Ok(None);
+        }
+        let counters = self.counters()?;
+        counters["pages_held"]
+            .as_u64()
+            .map(Some)
+            .with_context(|| format!("no pages_held in {counters}"))
+    }
+
+    /// The daemon's counters.
+    pub fn counters(&mut self) -> Result<Value> {
+        self.balloon()
+            .execute("query-balloon-counters", Value::Null)
+    }
+
+    /// Brings the device while the guest runs.
+    pub fn plug(&mut self) -> Result<()> {
+        if let Some(daemon) = &self.daemon {
+            let address = json!({ "type": "unix", "data": { "path": daemon.socket_path() } });
+            let backend = json!({ "type": "socket", "data": { "addr": address, "server": false } });
+            self.qemu.qmp.execute(
+                "chardev-add",
+                json!({ "id": CHARDEV_ID, "backend": backend }),
+            )?;
+        }
+        self.qemu.plug(self.setup.device.description())
+    }
+
+    /// Takes the device away while the guest runs.
+    pub fn unplug(&mut self) -> Result<()> {
+        self.qemu.unplug(DEVICE_ID)?;
+        if self.daemon.is_some() {
+            self.qemu
+                .qmp
+                .execute("chardev-remove", json!({ "id": CHARDEV_ID }))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the guest to come up again after a reset, with no driver loaded.
+    pub fn await_reboot(&mut self) -> Result<()> {
+        self.guest.wait_hello(BOOT_TIMEOUT)?;
+        self.boots += 1;
+        let total = self.guest.memory()?.total;
+        ensure!(
+            total == self.at_boot.total,
+            "MemTotal was {} pages, is {total} after a reset",
+            self.at_boot.total
+        );
+        Ok(())
+    }
+
+    /// Powers the guest off in an orderly way, whatever the balloon does, and judges its log.
+    pub fn finish(mut self) -> Result<()> {
+        self.guest
+            .memory()
+            .context("the guest does not answer at the end")?;
+        self.guest.send_shell("poweroff -f")?;
+        self.qemu
+            .wait_end(Duration::from_secs(60))
+            .context("powering the guest off")?;
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.expect_alive()?;
+            daemon.stop()?;
+        }
+        audit(&self.qemu.guest_log()?, self.boots, &self.allowed)?;
+        let lines = self.probe_lines()?;
+        if matches!(self.setup.driver, Driver::Ours(_)) && lines.len() != self.probes {
+            bail!(
+                "one line a probe expected, {} probes: {lines:#?}",
+                self.probes
+            );
+        }
+        Ok(())
+    }
+}
