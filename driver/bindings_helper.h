@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the driver uses of the kernel and the kernel crate's bindings do not have.
+ */
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_balloon.h>
+#include <linux/virtio_ring.h>
+#include <linux/balloon.h>
+
+#include "helpers.h"

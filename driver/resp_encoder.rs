@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages -> the entries of a page bitmap message.
+//!
+//! "Response" is the word of the 2016 protocol, in which the guest's message answers a request of
+//! the host: the change of `num_pages`. A response is a header of 8 bytes and the entries that
+//! this encoder writes; docs/PROTOCOL.md has the format.
+//!
+//! Pages come as words of 64, each with the PFN of its first bit, in ascending order. Stretches of
+//! full words become runs of a power of two, the largest first, as in the 2016 driver. Words with
+//! gaps are sent as they are, up to seven neighbours behind one head; a single full word between
+//! them stays with them, which is shorter than a run and a second head.
+
+/// The length of a response header, and of every entry's head.
+pub(crate) const HEAD_LEN: usize = 8;
+
+/// The log2 of the bytes of the unit of all PFNs.
+const PAGE_SHIFT: u32 = 12;
+
+/// The log2 of the pages of a word.
+const WORD_SHIFT: u32 = 6;
+
+/// The most words behind one head.
+const MAX_WORDS: usize = 7;
+
+/// The least space with which a further word is taken: what the pending entry comes to (a run of
+/// up to `u32::MAX` words has 32 heads), and then the word's own. A buffer must be larger.
+const RESERVE: usize = 64 * HEAD_LEN;
+
+/// The buffer is full: finish it, send it, and go on with an empty one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// The entry that the next word may still join.
+enum Pending {
+    None,
+    /// Full words, one after the other.
+    Run {
+        start: u64,
+        words: u32,
+    },
+    /// Words with gaps. A full one may be among them, but not two together.
+    Words {
+        start: u64,
+        words: [u64; MAX_WORDS],
+        len: usize,
+    },
+}
+
+/// Writes entries into a caller's buffer.
+pub(crate) struct Encoder<'a> {
+    free: &'a mut [u8],
+    capacity: usize,
+    pending: Pending,
+    runs: u64,
+    words: u64,
+}
+
+/// What an encoder has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    /// The bytes of all entries.
+    pub(crate) len: usize,
+    /// The entries that are runs.
+    pub(crate) runs: u64,
+    /// The words in all other entries.
+    pub(crate) words: u64,
+}
+
+impl<'a> Encoder<'a> {
+    /// An encoder that writes to the start of `buf`.
+    pub(crate) fn new(buf: &'a mut [u8]) -> Self {
+        Self {
+            capacity: buf.len(),
+            free: buf,
+            pending: Pending::None,
+            runs: 0,
+            words: 0,
+        }
+    }
+
+    /// Adds the 64 pages from `pfn` on whose bits are set in `word`.
+    ///
+    /// `pfn` must be a multiple of 64, above that of the word before.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if the buffer might not take the word. Nothing was added then.
+    pub(crate) fn push(&mut self, pfn: u64, word: u64) -> Result<(), Full> {
+        if word == 0 {
+            return Ok(());
+        }
+        if self.free.len() < RESERVE {
+            return Err(Full);
+        }
+        let full = word == u64::MAX;
+        match &mut self.pending {
+            Pending::Run { start, words } if full && pfn == after(*start, u64::from(*words)) => {
+                if let Some(more) = words.checked_add(1) {
+                    *words = more;
+                    return Ok(());
+                }
+            }
+            Pending::Words { start, words, len } if pfn == after(*start, *len as u64) => {
+                let last = len.checked_sub(1).and_then(|last| words.get_mut(last));
+                match (last, full) {
+                    // Two full words are a run: the first of them leaves the words.
+                    (Some(last), true) if *last == u64::MAX => {
+                        *last = 0;
+                        *len = len.saturating_sub(1);
+                        let start = after(*start, *len as u64);
+                        self.flush();
+                        self.pending = Pending::Run { start, words: 2 };
+                        return Ok(());
+                    }
+                    _ => {
+                        if let Some(slot) = words.get_mut(*len) {
+                            *slot = word;
+                            *len = len.saturating_add(1);
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.flush();
+        self.pending = if full {
+            Pending::Run {
+                start: pfn,
+                words: 1,
+            }
+        } else {
+            let mut words = [0; MAX_WORDS];
+            if let Some(first) = words.first_mut() {
+                *first = word;
+            }
+            Pending::Words {
+                start: pfn,
+                words,
+                len: 1,
+            }
+        };
+        Ok(())
+    }
+
+    /// Writes what is pending, and says what has been written.
+    pub(crate) fn finish(mut self) -> Encoded {
+        self.flush();
+        Encoded {
+            len: self.capacity.saturating_sub(self.free.len()),
+            runs: self.runs,
+            words: self.words,
+        }
+    }
+
+    fn flush(&mut self) {
+        match core::mem::replace(&mut self.pending, Pending::None) {
+            Pending::None => {}
+            Pending::Run {
+                mut start,
+                mut words,
+            } => {
+                while let Some(order) = words.checked_ilog2() {
+                    self.put(head(start, PAGE_SHIFT + WORD_SHIFT + order, 0));
+                    self.runs = self.runs.saturating_add(1);
+                    let pow2 = 1u32 << order;
+                    start = after(start, u64::from(pow2));
+                    words &= !pow2;
+                }
+            }
+            Pending::Words { start, words, len } => {
+                self.put(head(start, PAGE_SHIFT, len));
+                words.iter().take(len).for_each(|word| self.put(*word));
+                self.words = self.words.saturating_add(len as u64);
+            }
+        }
+    }
+
+    fn put(&mut self, value: u64) {
+        // `RESERVE` sees to it that there always is space.
+        if let Some((slot, free)) = core::mem::take(&mut self.free).split_first_chunk_mut() {
+            *slot = value.to_le_bytes();
+            self.free = free;
+        }
+    }
+}
+
+/// A response header, for `data_len` bytes of entries. `cmd`, `flag` and `id` are 0.
+pub(crate) fn response_header(data_len: u32) -> [u8; HEAD_LEN] {
+    (u64::from(data_len) << 32).to_le_bytes()
+}
+
+/// An entry's head: `start_pfn` bits 0-51, `page_shift` bits 52-57, `bmap_len` bits 58-63.
+fn head(start_pfn: u64, page_shift: u32, words: usize) -> u64 {
+    let bmap_len = (words as u64).saturating_mul(8);
+    (start_pfn & ((1 << 52) - 1)) | u64::from(page_shift) << 52 | bmap_len << 58
+}
+
+/// The PFN that comes after `words` words from `start` on.
+fn after(start: u64, words: u64) -> u64 {
+    start.saturating_add(words << WORD_SHIFT)
+}

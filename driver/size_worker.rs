@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Takes the balloon towards its target, one bounded window of pages at a time.
+//!
+//! Inflate: allocate -> tell -> (acknowledged) -> enqueue -> account.
+//! Deflate: dequeue -> tell -> (acknowledged) -> free -> account.
+
+use crate::{
+    balloon::Balloon,
+    bitmap::{
+        PfnRange,
+        WORDS_PER_BITMAP, //
+    },
+    fault,
+    pages::{
+        Allocated,
+        PageList,
+        UNITS_PER_PAGE, //
+    },
+    reporter::{
+        Acknowledged,
+        Direction, //
+    },
+    work,
+};
+use core::cmp::Ordering;
+use kernel::{
+    alloc::flags::{
+        GFP_KERNEL,
+        __GFP_NOWARN, //
+    },
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+    time::{
+        delay::fsleep,
+        msecs_to_jiffies,
+        Delta,
+        Msecs, //
+    },
+    workqueue::WorkItem, //
+};
+
+/// The most pages of the guest in a window: 64 MiB with pages of 4 KiB.
+///
+/// This bounds by how much the host's memory may rise while the balloon grows, as pages may be
+/// written to when they are allocated, and how late a newer target is seen.
+const WINDOW: usize = 16384;
+
+/// How long to wait for the guest to have memory again.
+const PUFF_MS: Msecs = 200;
+
+/// How long to wait for compaction to let go of pages.
+const ISOLATED: Delta = Delta::from_millis(10);
+
+/// What is left to do after a window.
+enum Next {
+    /// The balloon has its size.
+    Done,
+    /// There is more to do.
+    Continue,
+    /// What is left cannot be done now.
+    Later,
+}
+
+impl WorkItem for Balloon {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        match this.step() {
+            Ok(Next::Continue) => return work::start(&this),
+            Ok(Next::Later) => work::start_later(&this, msecs_to_jiffies(PUFF_MS)),
+            Ok(Next::Done) => {}
+            Err(err) => {
+                let dev: &kernel::device::Device = this.dev.as_ref();
+                dev_err!(dev, "the device does not answer: {err:?}\n");
+            }
+        }
+        this.reporter.lock().shrink();
+    }
+}
+
+impl Balloon {
+    /// Moves the balloon's size by at most one window.
+    fn step(&self) -> Result<Next> {
+        // Whole pages of the guest, so that the balloon does not go back and forth.
+        let pages = u64::from(self.target()).div_ceil(u64::from(UNITS_PER_PAGE));
+        let target = pages.saturating_mul(u64::from(UNITS_PER_PAGE));
+        let held = self.held.load(Relaxed);
+
+        let (wanted, moved) = match target.cmp(&held) {
+            Ordering::Greater => {
+                let wanted = window(target.saturating_sub(held));
+                (wanted, self.fill(wanted))
+            }
+            Ordering::Less => {
+                let wanted = window(held.saturating_sub(target));
+                (wanted, self.leak(wanted))
+            }
+            Ordering::Equal => return Ok(Next::Done),
+        };
+        self.write_actual();
+
+        Ok(if moved? < wanted {
+            Next::Later
+        } else if self.held.load(Relaxed) == target {
+            Next::Done
+        } else {
+            Next::Continue
+        })
+    }
+
+    /// Gives up to `wanted` pages to the host, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::reporter::Reporter::tell`].
+    fn fill(&self, wanted: usize) -> Result<usize> {
+        let pages = PageList::allocate(wanted);
+        let got = pages.len();
+        if got < wanted {
+            self.dev.out_of_puff(wanted.saturating_sub(got));
+        }
+        if got == 0 {
+            return Ok(0);
+        }
+        self.extend_bitmaps(&pages);
+
+        let told = self.reporter.lock().tell(Direction::Inflate, pages.pfns());
+        // Also when the host did not answer: what it may have read counts as given.
+        self.pages.enqueue(pages.given());
+        self.held.add(units(got), Relaxed);
+        told.map(|_| got)
+    }
+
+    /// Takes up to `wanted` pages back from the host, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::reporter::Reporter::tell`]. The pages stay in the balloon then.
+    fn leak(&self, wanted: usize) -> Result<usize> {
+        let pages = self.pages.dequeue(wanted);
+        let got = pages.len();
+        if got == 0 {
+            return Ok(0);
+        }
+        let told = self.reporter.lock().tell(Direction::Deflate, pages.pfns());
+        match told {
+            Ok(ack) => {
+                drop(pages.returned(ack));
+                self.held.fetch_sub(units(got), Relaxed);
+                Ok(got)
+            }
+            Err(err) => {
+                self.pages.enqueue(pages);
+                Err(err)
+            }
+        }
+    }
+
+    /// Empties the balloon, whatever its target is, and resets the device.
+    ///
+    /// The size worker must be stopped.
+    pub(crate) fn give_up(&self) {
+        while self.held.load(Relaxed) > 0 {
+            match self.leak(WINDOW) {
+                // All that is left is isolated by compaction, which does not keep it for long.
+                Ok(0) => fsleep(ISOLATED),
+                Ok(_) => {}
+                // It is reset below: it holds nothing then.
+                Err(_) => break,
+            }
+        }
+        self.write_actual();
+
+        let mut reset: Acknowledged = self.reporter.lock().disconnect();
+        while self.held.load(Relaxed) > 0 {
+            let pages = self.pages.dequeue(WINDOW);
+            if pages.is_empty() {
+                fsleep(ISOLATED);
+            }
+            self.held.fetch_sub(units(pages.len()), Relaxed);
+            drop(pages.returned(reset));
+            reset = self.reporter.lock().disconnect();
+        }
+    }
+
+    /// Gets the bitmaps that cover these pages at once. With fewer, there are more passes.
+    fn extend_bitmaps(&self, pages: &PageList<Allocated>) {
+        let Some(range) = PfnRange::of(pages.pfns()) else {
+            return;
+        };
+        let missing = self.reporter.lock().missing_bitmaps(range);
+        for _ in 0..missing {
+            if fault::MORE_BITMAPS {
+                break;
+            }
+            match KVec::zeroed(WORDS_PER_BITMAP, GFP_KERNEL | __GFP_NOWARN) {
+                Ok(bitmap) => self.reporter.lock().add_bitmap(bitmap),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// The pages of the guest that a difference of sizes comes to, as far as a window goes.
+fn window(units: u64) -> usize {
+    let pages = units / u64::from(UNITS_PER_PAGE);
+    usize::try_from(pages).map_or(WINDOW, |pages| pages.min(WINDOW))
+}
+
+/// Pages of the guest, in units of 4 KiB.
+fn units(pages: usize) -> u64 {
+    // CAST: `usize` has at most 64 bits.
+    (pages as u64).saturating_mul(u64::from(UNITS_PER_PAGE))
+}
