@@ -80,7 +80,8 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
 
     /// How many bitmaps there are.
     pub(crate) fn len(&self) -> usize {
-        self.bitmaps.iter().flatten().count()
+        let free = self.bitmaps.iter().position(Option::is_none);
+        free.unwrap_or(MAX_BITMAPS)
     }
 
     /// Adds a zeroed bitmap. It comes back if there are enough.
@@ -118,8 +119,9 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
             let Some(offset) = pfn.checked_sub(self.start) else {
                 continue;
             };
-            match self.word_mut(offset / PFNS_PER_WORD) {
-                Some((index, word)) => {
+            let index = usize::try_from(offset / PFNS_PER_WORD).unwrap_or(usize::MAX);
+            match self.word_mut(index) {
+                Some(word) => {
                     *word |= 1 << (offset % PFNS_PER_WORD);
                     // INVARIANT: The words named grow to have this one among them.
                     self.marked = Some(match self.marked {
@@ -135,29 +137,29 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
 
     /// The words with pages in them, each with the PFN of its first bit, in ascending order.
     pub(crate) fn words(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let (first, count) = match self.marked {
-            None => (0, 0),
-            Some((first, last)) => (first, last.saturating_sub(first).saturating_add(1)),
-        };
-        self.bitmaps
-            .iter()
-            .flatten()
-            .flat_map(|bitmap| bitmap.iter().take(WORDS_PER_BITMAP))
-            .enumerate()
-            .skip(first)
-            .take(count)
-            .filter(|(_, word)| **word != 0)
-            .map(|(index, word)| {
-                let offset = (index as u64).saturating_mul(PFNS_PER_WORD);
-                (self.start.saturating_add(offset), *word)
-            })
+        let (mut next, last) = self.marked.map_or((1, 0), |marked| marked);
+        core::iter::from_fn(move || {
+            while next <= last {
+                let index = next;
+                next = next.saturating_add(1);
+                let word = self.word(index)?;
+                if word != 0 {
+                    let offset = (index as u64).saturating_mul(PFNS_PER_WORD);
+                    return Some((self.start.saturating_add(offset), word));
+                }
+            }
+            None
+        })
     }
 
-    fn word_mut(&mut self, index: u64) -> Option<(usize, &mut u64)> {
-        let index = usize::try_from(index).ok()?;
+    fn word(&self, index: usize) -> Option<u64> {
+        let bitmap = self.bitmaps.get(index / WORDS_PER_BITMAP)?.as_ref()?;
+        bitmap.get(index % WORDS_PER_BITMAP).copied()
+    }
+
+    fn word_mut(&mut self, index: usize) -> Option<&mut u64> {
         let bitmap = self.bitmaps.get_mut(index / WORDS_PER_BITMAP)?.as_mut()?;
-        let word = bitmap.get_mut(index % WORDS_PER_BITMAP)?;
-        Some((index, word))
+        bitmap.get_mut(index % WORDS_PER_BITMAP)
     }
 
     fn clear(&mut self) {
@@ -165,7 +167,7 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
             return;
         };
         for index in first..=last {
-            if let Some((_, word)) = self.word_mut(index as u64) {
+            if let Some(word) = self.word_mut(index) {
                 *word = 0;
             }
         }
