@@ -2,6 +2,7 @@
 # Sourced by every script here: where things lie, messages, locks and long steps.
 
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 SCRIPTS=$TOP/scripts
