@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bytes that were worked out by hand from the format and the 2016 driver's algorithm.
+
+use crate::{
+    page_sets::{encode, span, Pages},
+    resp_encoder::{Encoded, Encoder, Full},
+};
+
+/// One message with the pages of `spans`, as (start, length).
+fn message(spans: &[(u64, u64)]) -> Vec<u8> {
+    let pages: Pages = spans.iter().flat_map(|s| span(s.0, s.1)).collect();
+    let mut messages = encode(&pages, 1, 32 * 1024);
+    assert_eq!(messages.len(), 1);
+    messages.remove(0)
+}
+
+/// `start_pfn`, `page_shift` 12, `bmap_len` of one word: 0x20c0... in the upper bits.
+#[test]
+fn one_page_is_a_word_behind_its_head() {
+    // PFN 0x12345 is bit 5 of the word at 0x12340.
+    assert_eq!(
+        message(&[(0x12345, 1)]),
+        [
+            0, 0, 0, 0, 16, 0, 0, 0, // data_len 16
+            0x40, 0x23, 0x01, 0, 0, 0, 0xc0, 0x20, // 0x12340, 12 << 52 | 8 << 58
+            0x20, 0, 0, 0, 0, 0, 0, 0, // bit 5
+        ]
+    );
+}
+
+#[test]
+fn aligned_64_pages_are_a_run_of_256_kib() {
+    assert_eq!(
+        message(&[(0x1000, 64)]),
+        [
+            0, 0, 0, 0, 8, 0, 0, 0, // data_len 8
+            0, 0x10, 0, 0, 0, 0, 0x20, 0x01, // 0x1000, 18 << 52
+        ]
+    );
+}
+
+/// 192 pages are 128 and 64, the larger first, whatever their alignment.
+#[test]
+fn a_stretch_is_powers_of_two_the_largest_first() {
+    assert_eq!(
+        message(&[(0x40, 192)]),
+        [
+            0, 0, 0, 0, 16, 0, 0, 0, // data_len 16
+            0x40, 0, 0, 0, 0, 0, 0x30, 0x01, // 0x40, 19 << 52
+            0xc0, 0, 0, 0, 0, 0, 0x20, 0x01, // 0xc0, 18 << 52
+        ]
+    );
+}
+
+/// The 2016 driver sends the same entries, but the last word before the run.
+#[test]
+fn a_stretch_that_is_not_aligned_begins_and_ends_with_words() {
+    assert_eq!(
+        message(&[(0x3c, 4 + 128 + 2)]),
+        [
+            0, 0, 0, 0, 40, 0, 0, 0, // data_len 40
+            0, 0, 0, 0, 0, 0, 0xc0, 0x20, // the word at 0
+            0, 0, 0, 0, 0, 0, 0, 0xf0, // bits 60 to 63
+            0x40, 0, 0, 0, 0, 0, 0x30, 0x01, // 0x40, 19 << 52: 128 pages
+            0xc0, 0, 0, 0, 0, 0, 0xc0, 0x20, // the word at 0xc0
+            0x03, 0, 0, 0, 0, 0, 0, 0, // bits 0 and 1
+        ]
+    );
+}
+
+#[test]
+fn neighbouring_words_share_a_head() {
+    // Three words: a page, all pages, a page. `bmap_len` 24 is 0x60 << 56.
+    assert_eq!(
+        message(&[(63, 1), (64, 64), (128, 1)]),
+        [
+            0, 0, 0, 0, 32, 0, 0, 0, // data_len 32
+            0, 0, 0, 0, 0, 0, 0xc0, 0x60, // 12 << 52 | 24 << 58
+            0, 0, 0, 0, 0, 0, 0, 0x80, // bit 63
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, // all
+            0x01, 0, 0, 0, 0, 0, 0, 0, // bit 0
+        ]
+    );
+}
+
+#[test]
+fn an_eighth_word_gets_a_head_of_its_own() {
+    let pages: Vec<(u64, u64)> = (0..8).map(|word| (word * 64, 1)).collect();
+    let message = message(&pages);
+    assert_eq!(message.len(), 8 + 8 * (1 + 7) + 8 * (1 + 1));
+    assert_eq!(message[15], 56 << 2, "seven words behind the first head");
+    assert_eq!(message[72..80], [0xc0, 0x01, 0, 0, 0, 0, 0xc0, 0x20]);
+}
+
+#[test]
+fn the_encoder_counts_what_it_writes() {
+    let mut buf = [0; 1024];
+    let mut encoder = Encoder::new(&mut buf);
+    for (pfn, word) in [(0, 1), (64, 0), (128, u64::MAX), (192, u64::MAX), (256, 3)] {
+        assert_eq!(encoder.push(pfn, word), Ok(()));
+    }
+    assert_eq!(
+        encoder.finish(),
+        Encoded {
+            len: 16 + 8 + 16,
+            runs: 1,
+            words: 2
+        }
+    );
+}
+
+#[test]
+fn a_buffer_without_space_takes_nothing() {
+    let mut buf = [0; 504];
+    let mut encoder = Encoder::new(&mut buf);
+    assert_eq!(encoder.push(0, 1), Err(Full));
+    assert_eq!(encoder.finish(), Encoded::default());
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The files of the driver that need nothing but `core`, tested on the host.
+//!
+//! They are compiled here as they are in the module, and what they encode is decoded by the
+//! device's own decoder.
+
+#![cfg(test)]
+
+#[path = "../../../driver/bitmap.rs"]
+mod bitmap;
+#[path = "../../../driver/resp_encoder.rs"]
+mod resp_encoder;
+
+mod bitmap_tests;
+mod golden;
+mod page_sets;
+mod round_trip;
