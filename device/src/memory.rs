@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Guest memory as the frontend shares it: regions of files, and how their pages are discarded.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use log::warn;
+use nix::fcntl::fallocate;
+use nix::fcntl::FallocateFlags;
+use nix::sys::stat::fstat;
+use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::HUGETLBFS_MAGIC;
+use nix::unistd::sysconf;
+use nix::unistd::SysconfVar;
+use thiserror::Error;
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::FileOffset;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+use vm_memory::GuestRegionCollectionError;
+use vm_memory::GuestRegionMmap;
+use vm_memory::MmapRegion;
+
+use crate::held::HeldSet;
+use crate::message::GuestPages;
+use crate::message::PageRange;
+use crate::virtio_balloon::PAGE_SIZE;
+use crate::virtio_balloon::PFN_SHIFT;
+
+/// Why the frontend's memory table cannot be used.
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    #[error("the frontend shares no memory (give the guest a shared memory backend, share=on)")]
+    NoRegions,
+    #[error("region at {gpa:#x} is not made of whole 4 KiB pages")]
+    Unaligned { gpa: u64 },
+    #[error("region at {gpa:#x} leaves the address space")]
+    OutOfRange { gpa: u64 },
+    #[error("region at {gpa:#x} cannot be mapped: {source}")]
+    Map { gpa: u64, source: MmapRegionError },
+    #[error("region at {gpa:#x}: its file cannot be examined: {source}")]
+    Examine { gpa: u64, source: nix::Error },
+    #[error("the regions do not fit together: {0}")]
+    Regions(#[from] GuestRegionCollectionError),
+}
+
+/// One region as the frontend describes it.
+#[derive(Debug)]
+pub struct RegionInfo {
+    /// Guest physical address of the first byte.
+    pub gpa: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Address of the first byte in the frontend, in which it gives the rings' addresses.
+    pub user_addr: u64,
+    /// Offset of the first byte in `file`.
+    pub file_offset: u64,
+    /// The shared file.
+    pub file: File,
+}
+
+/// A mapped region.
+#[derive(Debug)]
+struct Region {
+    gpa: u64,
+    size: u64,
+    user_addr: u64,
+    file_offset: u64,
+    file: Arc<File>,
+    /// What the host can discard at once, in bytes: a power of two, at least 4 KiB.
+    host_page: u64,
+}
+
+/// What discarding took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Discarded {
+    /// Calls made.
+    pub calls: u64,
+    /// Bytes those calls discarded.
+    pub bytes: u64,
+    /// Calls that failed.
+    pub errors: u64,
+}
+
+/// When a host page larger than 4 KiB may be discarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregate {
+    /// As soon as all its pages are held, whichever messages brought them.
+    ///
+    /// Sound only if no page is used again before its deflation is acknowledged, which
+    /// MUST_TELL_HOST promises: otherwise the guest may already write to a page that is still
+    /// counted as held, and that write would be discarded.
+    Held,
+    /// Only where one message covers it wholly.
+    Message,
+}
+
+/// The guest's memory.
+#[derive(Debug)]
+pub struct GuestRam {
+    memory: GuestMemoryMmap,
+    regions: Vec<Region>,
+    file_bytes: u64,
+    file_blocks: u64,
+}
+
+impl GuestRam {
+    /// Maps the regions of a memory table.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] if a region cannot be used; nothing is kept mapped then.
+    pub fn new(table: Vec<RegionInfo>) -> Result<Self, MemoryError> {
+        if table.is_empty() {
+            return Err(MemoryError::NoRegions);
+        }
+        let mut regions = Vec::with_capacity(table.len());
+        let mut mapped = Vec::with_capacity(table.len());
+        let mut files = HashSet::new();
+        let mut file_bytes = 0u64;
+        let mut file_blocks = 0u64;
+        for info in table {
+            let gpa = info.gpa;
+            if (gpa | info.size | info.file_offset) % PAGE_SIZE != 0 {
+                return Err(MemoryError::Unaligned { gpa });
+            }
+            let fits = |start: u64| start.checked_add(info.size).is_some();
+            let size = usize::try_from(info.size).map_err(|_| MemoryError::OutOfRange { gpa })?;
+            if !(fits(gpa) && fits(info.user_addr) && fits(info.file_offset)) {
+                return Err(MemoryError::OutOfRange { gpa });
+            }
+            let examine = |source| MemoryError::Examine { gpa, source };
+            let stat = fstat(&info.file).map_err(examine)?;
+            let host_page = host_page_size(&info.file).map_err(examine)?;
+            if files.insert((stat.st_dev, stat.st_ino)) {
+                file_bytes = file_bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+                file_blocks =
+                    file_blocks.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0));
+            }
+            let file = Arc::new(info.file);
+            let offset = FileOffset::from_arc(file.clone(), info.file_offset);
+            let mapping = MmapRegion::from_file(offset, size)
+                .map_err(|source| MemoryError::Map { gpa, source })?;
+            let region = GuestRegionMmap::new(mapping, GuestAddress(gpa))
+                .ok_or(MemoryError::OutOfRange { gpa })?;
+            mapped.push(region);
+            regions.push(Region {
+                gpa,
+                size: info.size,
+                user_addr: info.user_addr,
+                file_offset: info.file_offset,
+                file,
+                host_page,
+            });
+        }
+        regions.sort_by_key(|region| region.gpa);
+        mapped.sort_by_key(|region: &GuestRegionMmap| {
+            vm_memory::GuestMemoryRegion::start_addr(region)
+        });
+        Ok(Self {
+            memory: GuestMemoryMmap::from_regions(mapped)?,
+            regions,
+            file_bytes,
+            file_blocks,
+        })
+    }
+
+    /// The mapped memory, for the rings and the messages.
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// The guest's memory size in bytes.
+    ///
+    /// It is the size of the files: the regions alone miss what firmware and VGA hide.
+    pub fn bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// Whether the files were empty when they came: a guest that runs writes to other memory then.
+    pub fn is_unshared(&self) -> bool {
+        self.file_blocks == 0
+    }
+
+    /// The guest physical address of an address of the frontend's.
+    pub fn guest_address(&self, user_addr: u64) -> Option<GuestAddress> {
+        self.regions.iter().find_map(|region| {
+            let offset = user_addr.checked_sub(region.user_addr)?;
+            (offset < region.size).then(|| GuestAddress(region.gpa + offset))
+        })
+    }
+
+    /// The largest host page below the guest's memory, in bytes.
+    pub fn largest_host_page(&self) -> u64 {
+        self.regions
+            .iter()
+            .map(|region| region.host_page)
+            .max()
+            .unwrap_or(PAGE_SIZE)
+    }
+
+    /// Gives the host pages under `ranges` back to the host, one call for each merged stretch.
+    ///
+    /// `ranges` are pages of one message, sorted and merged, and already in `held`.
+    pub fn discard(&self, ranges: &[PageRange], held: &HeldSet, aggregate: Aggregate) -> Discarded {
+        let mut done = Discarded::default();
+        for region in &self.regions {
+            let mut pending = 0..0;
+            for range in ranges {
+                let Some(found) = region.discardable(*range, held, aggregate) else {
+                    continue;
+                };
+                // Two ranges may complete the same host page.
+                if found.start <= pending.end && !pending.is_empty() {
+                    pending.end = pending.end.max(found.end);
+                } else {
+                    region.punch(&pending, &mut done);
+                    pending = found;
+                }
+            }
+            region.punch(&pending, &mut done);
+        }
+        done
+    }
+}
+
+impl GuestPages for GuestRam {
+    fn contains(&self, range: PageRange) -> bool {
+        let Some(end) = range.end_pfn() else {
+            return false;
+        };
+        // Regions may touch, so a range may need several of them.
+        let mut next = range.start_pfn;
+        for region in &self.regions {
+            let pfns = region.pfns();
+            if pfns.contains(&next) {
+                next = pfns.end;
+            }
+        }
+        next >= end
+    }
+}
+
+impl Region {
+    fn pfns(&self) -> Range<u64> {
+        self.gpa >> PFN_SHIFT..(self.gpa + self.size) >> PFN_SHIFT
+    }
+
+    /// The file range to discard, now that `range` is held: the whole host pages in it and, with
+    /// [`Aggregate::Held`], those at its edges that are held altogether.
+    fn discardable(
+        &self,
+        range: PageRange,
+        held: &HeldSet,
+        aggregate: Aggregate,
+    ) -> Option<Range<u64>> {
+        let pfns = self.pfns();
+        let first = range.start_pfn.max(pfns.start);
+        let last = range.end_pfn()?.min(pfns.end);
+        if first >= last {
+            return None;
+        }
+        // No overflow from here on: all lies within the region or one host page beyond it, and a
+        // file offset has 63 bits.
+        let page = self.host_page;
+        let start = (first << PFN_SHIFT) - self.gpa + self.file_offset;
+        let end = (last << PFN_SHIFT) - self.gpa + self.file_offset;
+        let mut inner = start.next_multiple_of(page)..end - end % page;
+        if aggregate == Aggregate::Held {
+            let (head, tail) = (start - start % page, end - end % page);
+            if head == tail {
+                // Less than a host page, all of it within one.
+                return self.block_held(head, held).then(|| head..head + page);
+            }
+            if head < inner.start && self.block_held(head, held) {
+                inner.start = head;
+            }
+            if tail < end && self.block_held(tail, held) {
+                inner.end = tail + page;
+            }
+        }
+        (!inner.is_empty()).then_some(inner)
+    }
+
+    /// Whether the host page at file offset `block` lies in this region and is held altogether.
+    fn block_held(&self, block: u64, held: &HeldSet) -> bool {
+        let region = self.file_offset..self.file_offset + self.size;
+        if block < region.start || block + self.host_page > region.end {
+            return false;
+        }
+        held.contains(PageRange {
+            start_pfn: (block - self.file_offset + self.gpa) >> PFN_SHIFT,
+            pages: self.host_page >> PFN_SHIFT,
+        })
+    }
+
+    fn punch(&self, range: &Range<u64>, done: &mut Discarded) {
+        if range.is_empty() {
+            return;
+        }
+        let len = range.end - range.start;
+        done.calls += 1;
+        match self.punch_hole(range.start, len) {
+            Ok(()) => done.bytes += len,
+            Err(error) => {
+                done.errors += 1;
+                if done.errors == 1 {
+                    warn!(
+                        "cannot discard {len} bytes at file offset {:#x}: {error}",
+                        range.start
+                    );
+                }
+            }
+        }
+    }
+
+    fn punch_hole(&self, start: u64, len: u64) -> io::Result<()> {
+        let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let (start, len) = match (i64::try_from(start), i64::try_from(len)) {
+            (Ok(start), Ok(len)) => (start, len),
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        loop {
+            match fallocate(&*self.file, mode, start, len) {
+                Err(nix::Error::EINTR) => continue,
+                result => return result.map_err(io::Error::from),
+            }
+        }
+    }
+}
+
+/// The size of the pages `file` is made of in the host: of its huge pages, or the host's own.
+fn host_page_size(file: &File) -> nix::Result<u64> {
+    let statfs = fstatfs(file)?;
+    let size = if statfs.filesystem_type() == HUGETLBFS_MAGIC {
+        u64::try_from(statfs.block_size()).ok()
+    } else {
+        sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| u64::try_from(size).ok())
+    };
+    match size {
+        Some(size) if size.is_power_of_two() => Ok(size.max(PAGE_SIZE)),
+        _ => Err(nix::Error::EINVAL),
+    }
+}
