@@ -117,3 +117,25 @@ fn a_buffer_without_space_takes_nothing() {
     assert_eq!(encoder.push(0, 1), Err(Full));
     assert_eq!(encoder.finish(), Encoded::default());
 }
+
+/// The bytes of the worked example in docs/PROTOCOL.md: the first column of its last block.
+#[test]
+fn the_example_of_the_protocol_document() {
+    let document = include_str!("../../../docs/PROTOCOL.md");
+    let block = document
+        .rsplit("```")
+        .nth(1)
+        .expect("the document has a block");
+    let bytes: Vec<u8> = block
+        .lines()
+        .flat_map(|line| {
+            line.split("  ")
+                .next()
+                .unwrap_or_default()
+                .split_whitespace()
+        })
+        .map(|byte| u8::from_str_radix(byte, 16).expect("two hexadecimal digits"))
+        .collect();
+    assert_eq!(bytes.len(), 72);
+    assert_eq!(message(&[(0x3c, 134), (0x12345, 1), (0x20000, 512)]), bytes);
+}
