@@ -4,9 +4,10 @@ use std::env;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
+use serde_json::Value;
 
 use crate::environment;
 use crate::qemu::{Machine, Qemu};
@@ -70,7 +71,12 @@ fn greets_under_kvm() -> Result<()> {
         memory_mib: 256,
         ..Machine::default()
     };
-    let (_qemu, mut guest) = Qemu::start(&machine, Accelerator::Kvm, &directory)?;
-    guest.wait_hello(KVM_PATIENCE)?;
+    let (mut qemu, mut guest) = Qemu::start(&machine, Accelerator::Kvm, &directory)?;
+    let deadline = Instant::now() + KVM_PATIENCE;
+    while guest.wait_hello(Duration::from_millis(200)).is_err() {
+        let status = qemu.qmp.execute("query-status", Value::Null)?;
+        ensure!(status["running"] == true, "the guest has died: {status}");
+        ensure!(Instant::now() < deadline, "the guest does not come up");
+    }
     Ok(())
 }

@@ -43,7 +43,7 @@ const TROUBLE: &[&str] = &[
 /// Fails unless the log proves `boots` boots and holds nothing of what a healthy guest never says.
 /// Lines that contain one of `allowed` are passed over.
 pub fn audit(log: &str, boots: usize, allowed: &[&str]) -> Result<()> {
-    let proofs = log.lines().filter(|line| line.contains(READY)).count();
+    let proofs = proofs_of_boot(log);
     if proofs != boots {
         bail!("the guest's log proves {proofs} boots, not {boots}");
     }
@@ -55,6 +55,11 @@ pub fn audit(log: &str, boots: usize, allowed: &[&str]) -> Result<()> {
         bail!("the guest's log is not clean:\n    {}", bad.join("\n    "));
     }
     Ok(())
+}
+
+/// How often the log shows that the agent came up.
+pub fn proofs_of_boot(log: &str) -> usize {
+    log.lines().filter(|line| line.contains(READY)).count()
 }
 
 fn is_trouble(line: &str, allowed: &[&str]) -> bool {

@@ -89,7 +89,7 @@ impl Guest {
         self.call(Request::Fragment { bytes })
     }
 
-    /// Frees what [`Self::fragment`] holds.
+    /// Checks what [`Self::fragment`] holds and frees it.
     pub fn release(&mut self) -> Result<()> {
         self.call(Request::Release)
     }

@@ -19,6 +19,7 @@ pub mod process;
 pub mod protocol;
 pub mod qemu;
 pub mod qmp;
+pub mod reclaim;
 pub mod vm;
 
 /// Bytes in a page, in the guest and in the balloon's page numbers.

@@ -47,7 +47,7 @@ pub enum Request {
     /// Map this much memory and give every other page back: null. What is free then lies in single
     /// pages, until [`Request::Release`].
     Fragment { bytes: u64 },
-    /// End what [`Request::Fragment`] began: null.
+    /// Check what [`Request::Fragment`] holds and free it: null.
     Release,
 }
 

@@ -18,7 +18,7 @@ use crate::qmp::Qmp;
 use crate::{environment, host_memory, initramfs};
 
 /// The bus that takes devices while the guest runs.
-pub const HOTPLUG_BUS: &str = "hotplug";
+pub const HOTPLUG_BUS: &str = "hotplug-port";
 
 /// Everything about the machine but its balloon.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl Qemu {
                 "-chardev".into(),
                 format!("socket,id=monitor,fd={}", qemu_monitor.as_raw_fd()),
             ])
-            .args(["-mon", "chardev=monitor,mode=control"])
+            .args(["-object", "monitor-qmp,id=qmp,chardev=monitor"])
             .args([
                 "-chardev".into(),
                 format!("socket,id=agent,fd={}", qemu_agent.as_raw_fd()),

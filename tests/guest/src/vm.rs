@@ -7,7 +7,7 @@ use anyhow::{bail, ensure, Context, Result};
 use serde_json::{json, Value};
 
 use crate::accelerator::Accelerator;
-use crate::audit::audit;
+use crate::audit::{audit, proofs_of_boot};
 use crate::balloon::{Daemon, Device, CHARDEV_ID, DEVICE_ID};
 use crate::guest::Guest;
 use crate::memory::Memory;
@@ -113,8 +113,7 @@ impl Vm {
                 .extend(["-device".into(), setup.device.description().to_string()]);
         }
         let (mut qemu, mut guest) = Qemu::start(&machine, Accelerator::best(), directory)?;
-        guest.wait_hello(BOOT_TIMEOUT)?;
-        let at_boot = guest.memory()?;
+        let at_boot = greet(&mut guest, &qemu, 1)?;
         let ram = qemu.memory_size()? / PAGE_SIZE;
         Ok(Self {
             guest,
@@ -290,14 +289,13 @@ impl Vm {
         Ok(())
     }
 
-    /// Waits until an inflation or deflation is under way, with between `low` and `high` pages.
-    pub fn await_between(&mut self, low: u64, high: u64) -> Result<u64> {
-        let mut pages = 0;
-        wait_until(TARGET_TIMEOUT, "the middle of an inflation", || {
+    /// Waits until `actual` is no longer `from`, and returns what it is then.
+    pub fn await_change(&mut self, from: u64) -> Result<u64> {
+        let mut pages = from;
+        wait_until(TARGET_TIMEOUT, "the balloon to change", || {
             pages = self.actual()?;
-            Ok(pages > low && pages < high)
-        })
-        .with_context(|| format!("between {low} and {high} pages, now {pages}"))?;
+            Ok(pages != from)
+        })?;
         Ok(pages)
     }
 
@@ -345,14 +343,8 @@ impl Vm {
 
     /// Waits for the guest to come up again after a reset, with no driver loaded.
     pub fn await_reboot(&mut self) -> Result<()> {
-        self.guest.wait_hello(BOOT_TIMEOUT)?;
         self.boots += 1;
-        let total = self.guest.memory()?.total;
-        ensure!(
-            total == self.at_boot.total,
-            "MemTotal was {} pages, is {total} after a reset",
-            self.at_boot.total
-        );
+        self.at_boot = greet(&mut self.guest, &self.qemu, self.boots)?;
         Ok(())
     }
 
@@ -379,4 +371,15 @@ impl Vm {
         }
         Ok(())
     }
+}
+
+/// Waits for a boot, which is the guest's `boots`th, to be done and in the log; returns its memory.
+fn greet(guest: &mut Guest, qemu: &Qemu, boots: usize) -> Result<Memory> {
+    guest.wait_hello(BOOT_TIMEOUT)?;
+    wait_until(
+        Duration::from_secs(20),
+        "the guest's console to show its boot",
+        || Ok(proofs_of_boot(&qemu.guest_log()?) == boots),
+    )?;
+    guest.memory()
 }

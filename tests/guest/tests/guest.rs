@@ -1,1 +1,165 @@
-fn main() {}
+//! The guest tests: each scenario against each pair of driver and device is a trial of its own,
+//! named `CONFIGURATION::SCENARIO`, with its logs under `build/guest-tests/CONFIGURATION/SCENARIO`.
+
+mod scenarios;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Error, Result};
+use guest_tests::accelerator::Accelerator;
+use guest_tests::audit::interesting;
+use guest_tests::balloon::{Device, Features};
+use guest_tests::environment;
+use guest_tests::qemu::Machine;
+use guest_tests::vm::{Driver, Setup, Wire};
+use libtest_mimic::{Arguments, Failed, Trial};
+use scenarios::{
+    fragmented, hotplug, lifecycle, memory_map, reclaim, reload, stress, targets, transfer,
+};
+
+/// Boots a guest, proves something, and ends with [`guest_tests::vm::Vm::finish`].
+type Scenario = fn(Setup, &Path) -> Result<()>;
+
+/// What every pair of driver and device must stand.
+const EVERYWHERE: &[(&str, Scenario)] = &[
+    ("targets", targets::targets),
+    ("reclaim", reclaim::reclaim),
+    ("fragmented", fragmented::fragmented),
+    ("rebind", reload::rebind),
+    ("reload", reload::reload),
+    ("rmmod_while_inflating", reload::rmmod_while_inflating),
+    ("retarget", transfer::retarget),
+    ("stop_cont", transfer::stop_cont),
+    ("hotplug", hotplug::hotplug),
+    ("reset", lifecycle::reset),
+    (
+        "poweroff_while_inflating",
+        lifecycle::poweroff_while_inflating,
+    ),
+];
+
+/// What only the daemon can show: it acknowledges at its own time, as QEMU's balloon never does.
+const DAEMON: &[(&str, Scenario)] = &[
+    ("interrupts_elsewhere", transfer::interrupts_elsewhere),
+    ("stress", stress::stress),
+    ("high_memory", memory_map::high_memory),
+    ("wide_span", memory_map::wide_span),
+];
+
+/// The heart of it, for configurations that differ from another in one thing.
+const CORE: &[(&str, Scenario)] = &[
+    ("targets", targets::targets),
+    ("reclaim", reclaim::reclaim),
+    ("fragmented", fragmented::fragmented),
+    ("reload", reload::reload),
+];
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // A guest has two processors and wants them.
+    arguments.test_threads.get_or_insert(1);
+    if !arguments.list {
+        println!("guests run under {}", Accelerator::best());
+    }
+    libtest_mimic::run(&arguments, trials()).exit();
+}
+
+fn trials() -> Vec<Trial> {
+    let daemon = |page_bitmap, must_tell_host| {
+        Device::Daemon(Features {
+            page_bitmap,
+            must_tell_host,
+        })
+    };
+    let ours = Driver::Ours("");
+    let (bitmaps, pfns) = (Wire::PageBitmaps, Wire::PfnArray);
+    let mut trials = Vec::new();
+    let mut add = |name, driver, device, wire, scenarios: &[&[(&'static str, Scenario)]]| {
+        let setup = Setup {
+            machine: Machine::default(),
+            device,
+            driver,
+            wire,
+            plugged: true,
+        };
+        trials.extend(
+            scenarios
+                .concat()
+                .into_iter()
+                .map(|(scenario, run)| trial(format!("{name}::{scenario}"), setup.clone(), run)),
+        );
+    };
+    add(
+        "bitmap",
+        ours,
+        daemon(true, false),
+        bitmaps,
+        &[EVERYWHERE, DAEMON],
+    );
+    add(
+        "bitmap_must_tell_host",
+        ours,
+        daemon(true, true),
+        bitmaps,
+        &[CORE],
+    );
+    add("pfn_qemu", ours, Device::Qemu, pfns, &[EVERYWHERE]);
+    add(
+        "pfn_device",
+        ours,
+        daemon(false, false),
+        pfns,
+        &[EVERYWHERE, DAEMON],
+    );
+    add(
+        "pfn_device_must_tell_host",
+        ours,
+        daemon(false, true),
+        pfns,
+        &[CORE],
+    );
+    add(
+        "pfn_parameter",
+        Driver::Ours("page_bitmap=0"),
+        daemon(true, false),
+        pfns,
+        &[CORE],
+    );
+    // The device is a balloon by itself, and the harness right, when the distribution's driver says so.
+    add(
+        "stock_device",
+        Driver::Stock,
+        daemon(true, false),
+        pfns,
+        &[CORE],
+    );
+    add(
+        "stock_qemu",
+        Driver::Stock,
+        Device::Qemu,
+        pfns,
+        &[EVERYWHERE],
+    );
+    trials
+}
+
+fn trial(name: String, setup: Setup, scenario: Scenario) -> Trial {
+    Trial::test(name.clone(), move || {
+        let directory =
+            environment::artefacts(&name).map_err(|error| Failed::from(format!("{error:#}")))?;
+        scenario(setup, &directory).map_err(|error| report(&error, &directory))
+    })
+}
+
+/// The error, and what the guest, the daemon and QEMU have to say about it.
+fn report(error: &Error, directory: &Path) -> Failed {
+    let mut text = format!("{error:#}\n");
+    for name in ["guest.log", "daemon.log", "qemu.log"] {
+        let path = directory.join(name);
+        let Ok(log) = fs::read(&path) else { continue };
+        let log = String::from_utf8_lossy(&log);
+        text += &format!("--- {}\n{}", path.display(), interesting(&log));
+    }
+    text.into()
+}

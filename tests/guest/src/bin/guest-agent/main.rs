@@ -22,7 +22,8 @@ use serde_json::Value;
 fn main() -> Result<()> {
     let port = port()?;
     let mut answers = port.try_clone()?;
-    fs::write("/dev/kmsg", READY)?;
+    // Without the newline the kernel waits for the rest of the line.
+    fs::write("/dev/kmsg", format!("{READY}\n"))?;
     let hello = Hello {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")?
             .trim()
@@ -56,7 +57,7 @@ fn perform(request: Request, held: &mut Option<Scattered>) -> Result<Value> {
         Request::VerifyFile { path, bytes, seed } => data::verify(&path, bytes, seed)?,
         Request::Touch { bytes } => scattered::touch(bytes)?,
         Request::Fragment { bytes } => *held = Some(Scattered::new(bytes)?),
-        Request::Release => drop(held.take().context("nothing is held")?),
+        Request::Release => held.take().context("nothing is held")?.verify()?,
     }
     Ok(Value::Null)
 }

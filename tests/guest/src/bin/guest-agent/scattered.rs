@@ -4,11 +4,12 @@ use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use guest_tests::PAGE_SIZE;
 use nix::sys::mman::{madvise, mmap_anonymous, munmap, MapFlags, MmapAdvise, ProtFlags};
 
 const PAGE: usize = PAGE_SIZE as usize;
+const FILL: u8 = 0xb5;
 
 /// Writes to every page of `bytes` bytes and frees them.
 pub fn touch(bytes: u64) -> Result<()> {
@@ -17,7 +18,7 @@ pub fn touch(bytes: u64) -> Result<()> {
 }
 
 /// Every other page of a mapping.
-pub struct Scattered(#[allow(dead_code, reason = "held until dropped")] Mapping);
+pub struct Scattered(Mapping);
 
 impl Scattered {
     /// Takes `bytes` bytes and gives every other page back.
@@ -29,6 +30,19 @@ impl Scattered {
             mapping.advise(offset, PAGE, MmapAdvise::MADV_DONTNEED)?;
         }
         Ok(Self(mapping))
+    }
+
+    /// Fails unless the pages held are as they were written; frees them.
+    pub fn verify(self) -> Result<()> {
+        for offset in (PAGE..self.0.length).step_by(2 * PAGE) {
+            // SAFETY: Within the mapping, which is readable.
+            let byte = unsafe { self.0.start.cast::<u8>().add(offset).read_volatile() };
+            ensure!(
+                byte == FILL,
+                "the page at {offset:#x} of those held has changed"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -57,7 +71,7 @@ impl Mapping {
     fn write(&self) {
         for offset in (0..self.length).step_by(PAGE) {
             // SAFETY: Within the mapping, which is writable and which nothing else refers to.
-            unsafe { self.start.cast::<u8>().add(offset).write_volatile(0xb5) };
+            unsafe { self.start.cast::<u8>().add(offset).write_volatile(FILL) };
         }
     }
 

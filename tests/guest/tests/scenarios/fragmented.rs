@@ -1,0 +1,52 @@
+//! A guest whose free memory lies in single pages.
+
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+use guest_tests::vm::{Setup, Vm};
+use guest_tests::{MIB, PAGE_SIZE};
+
+/// Left to the guest beside the balloon.
+const SPARE: u64 = 64 * MIB;
+
+/// The target is reached to the page where most of what is free has no free neighbour.
+pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 1024;
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    let available = vm.guest.memory()?.available * PAGE_SIZE;
+    vm.guest.fragment(available - SPARE)?;
+    let memory = vm.guest.memory()?;
+    let single = single_pages(&vm.guest.shell("cat /proc/buddyinfo")?)?;
+    ensure!(
+        single > memory.free / 2,
+        "only {single} of {} free pages lie alone",
+        memory.free
+    );
+
+    let target = memory.available - SPARE / PAGE_SIZE;
+    ensure!(
+        target > memory.free - single,
+        "the target needs no single page: {memory:?}"
+    );
+    vm.reach(target)?;
+    vm.reach(target / 3)?;
+    vm.reach(target + 1)?;
+    // The pages that were held had better be untouched.
+    vm.guest.release()?;
+    vm.reach(0)?;
+    vm.finish()
+}
+
+/// Free pages that have no free neighbour: the first figure of each zone.
+fn single_pages(buddyinfo: &str) -> Result<u64> {
+    buddyinfo
+        .lines()
+        .map(|line| {
+            line.split_whitespace()
+                .nth(4)
+                .and_then(|figure| figure.parse::<u64>().ok())
+                .context("not buddyinfo")
+        })
+        .sum()
+}

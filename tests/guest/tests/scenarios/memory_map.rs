@@ -1,0 +1,48 @@
+//! RAM that is not one piece from 0 up.
+
+use std::path::Path;
+
+use anyhow::{ensure, Result};
+use guest_tests::qemu::FarMemory;
+use guest_tests::reclaim::Reclaim;
+use guest_tests::vm::{Setup, Vm};
+
+/// RAM in two regions, below and above 4 GiB.
+pub fn high_memory(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 3072;
+    let mut vm = Vm::boot(&setup, directory)?;
+    ensure!(
+        vm.guest
+            .shell("cat /proc/iomem")?
+            .contains("-13fffffff : System RAM"),
+        "no RAM above 4 GiB"
+    );
+    vm.load()?;
+    let pages = vm.ram * 4 / 5;
+    let reclaim = Reclaim::prepare(&mut vm, pages)?;
+    vm.reach(pages)?;
+    reclaim.expect_host_fell(&mut vm)?;
+    vm.reach(0)?;
+    reclaim.expect_data(&mut vm)?;
+    vm.finish()
+}
+
+/// Pages further apart than 32 bitmaps of 32 KiB reach, which is 32 GiB: they take several passes.
+pub fn wide_span(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.far_memory = Some(FarMemory {
+        mib: 512,
+        at_gib: 40,
+    });
+    setup.machine.command_line = "memhp_default_state=online".into();
+    let mut vm = Vm::boot(&setup, directory)?;
+    ensure!(
+        vm.guest.shell("cat /proc/iomem")?.contains("a00000000-"),
+        "no RAM at 40 GiB"
+    );
+    vm.load()?;
+    // More than either piece holds.
+    for pages in [vm.ram * 3 / 4, vm.ram / 4, vm.ram * 4 / 5, 0] {
+        vm.reach(pages)?;
+    }
+    vm.finish()
+}

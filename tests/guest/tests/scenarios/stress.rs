@@ -1,0 +1,81 @@
+//! Targets that change all the time while the driver comes and goes.
+
+use std::env;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+use guest_tests::vm::{Setup, Vm};
+
+/// How long, in seconds, where `VBB_STRESS_SECONDS` does not say.
+const SECONDS: u64 = 30;
+/// What loading and removing a module some hundred times may cost the guest, in pages.
+const LEAK_LIMIT: u64 = 2048;
+
+/// Neither QEMU nor the daemon nor the guest falls, and then all is as ever.
+pub fn stress(setup: Setup, directory: &Path) -> Result<()> {
+    let seconds = match env::var("VBB_STRESS_SECONDS") {
+        Ok(seconds) => seconds.parse().context("VBB_STRESS_SECONDS")?,
+        Err(_) => SECONDS,
+    };
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    vm.reach(vm.ram / 2)?;
+    vm.reach(0)?;
+    vm.unload()?;
+    let before = vm.guest.memory()?;
+
+    vm.guest.shell(&reload_loop(&setup))?;
+    let mut random = fastrand::Rng::with_seed(1);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut changes = 0;
+    while Instant::now() < end {
+        vm.set_target(random.u64(0..vm.ram / 2))?;
+        changes += 1;
+        // Bursts, and pauses long enough for the driver to get somewhere.
+        let pause = if changes % 100 == 0 {
+            200_000
+        } else {
+            random.u64(0..2000)
+        };
+        std::thread::sleep(Duration::from_micros(pause));
+    }
+    let loads: usize = vm
+        .guest
+        .shell("touch /tmp/stop; while [ ! -e /tmp/loads ]; do usleep 10000; done; cat /tmp/loads")?
+        .trim()
+        .parse()?;
+    ensure!(
+        loads > 5 && changes > 100,
+        "{loads} loads and {changes} changes are no stress"
+    );
+    vm.count_probes(loads);
+
+    let after = vm.guest.memory()?;
+    ensure!(
+        after.nr_balloon_pages == 0,
+        "pages are left in the balloon: {after:?}"
+    );
+    vm.expect_consistent(&after)?;
+    ensure!(
+        after.available + LEAK_LIMIT > before.available,
+        "{loads} loads cost memory: {before:?}, {after:?}"
+    );
+
+    vm.load()?;
+    for pages in [vm.ram / 2, 0, vm.ram / 3] {
+        vm.reach(pages)?;
+    }
+    println!("stress: {loads} loads, {changes} targets in {seconds} s");
+    vm.finish()
+}
+
+/// A script that loads and removes the driver in the background until told to stop.
+fn reload_loop(setup: &Setup) -> String {
+    let (insmod, module) = (setup.driver.insmod(), setup.driver.module());
+    format!(
+        "( loads=0; while [ ! -e /tmp/stop ]; do \
+             {insmod} || exit; loads=$((loads + 1)); usleep $((loads % 8 * 20000)); rmmod {module} || exit; \
+         done; echo $loads > /tmp/loads.new; mv /tmp/loads.new /tmp/loads ) >/tmp/loop 2>&1 &"
+    )
+}

@@ -1,0 +1,54 @@
+//! The balloon reaches each target to the page, and MemTotal follows.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{ensure, Result};
+use guest_tests::process::wait_until;
+use guest_tests::vm::{Setup, Vm};
+use guest_tests::PAGE_SIZE;
+
+/// Half, three quarters, four fifths and all of RAM, odd numbers of pages, and a target above RAM.
+pub fn targets(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 1024;
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    vm.expect_balloon(0)?;
+    for pages in [vm.ram / 2, vm.ram * 3 / 4, vm.ram * 4 / 5, vm.ram / 2] {
+        vm.reach(pages)?;
+    }
+    all_of_ram(&mut vm)?;
+    for pages in [vm.ram / 2, 12_345, 12_346, 1] {
+        vm.reach(pages)?;
+    }
+    // More than the guest has: nothing is left to the balloon.
+    vm.set_guest_size((vm.ram + 1000) * PAGE_SIZE)?;
+    vm.await_actual(0)?;
+    vm.expect_balloon(0)?;
+    vm.finish()
+}
+
+/// No guest can give all of its RAM: it gives what it can, says so, and lives.
+fn all_of_ram(vm: &mut Vm) -> Result<()> {
+    vm.set_target(vm.ram - 1)?;
+    wait_until(
+        Duration::from_secs(60),
+        "the guest to be out of puff",
+        || Ok(vm.qemu.guest_log()?.contains("Out of puff")),
+    )?;
+    // Some tries later it still lives, and the device knows of each page it gave.
+    std::thread::sleep(Duration::from_secs(1));
+    wait_until(
+        Duration::from_secs(20),
+        "a full balloon to come to rest",
+        || {
+            let memory = vm.guest.memory()?;
+            vm.expect_consistent(&memory)?;
+            ensure!(
+                memory.nr_balloon_pages > vm.ram * 4 / 5,
+                "the balloon shrank: {memory:?}"
+            );
+            Ok(vm.actual()? == memory.nr_balloon_pages)
+        },
+    )
+}

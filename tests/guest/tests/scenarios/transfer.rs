@@ -1,0 +1,99 @@
+//! What happens in the middle of an inflation or deflation.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Result};
+use guest_tests::vm::{Setup, Vm};
+use serde_json::Value;
+
+/// Returns in the middle of the way from a balloon of `from` pages to one of `to` pages.
+pub fn interrupt(vm: &mut Vm, from: u64, to: u64) -> Result<()> {
+    for _ in 0..20 {
+        vm.reach(from)?;
+        vm.set_target(to)?;
+        if vm.await_change(from)? != to {
+            return Ok(());
+        }
+    }
+    bail!("20 times from {from} to {to} pages, and never seen in between");
+}
+
+/// A newer target is taken up in the middle of the way to an older one.
+pub fn retarget(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 1024;
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    let part = |percent| vm.ram * percent / 100;
+    let ways = [
+        (0, part(75), part(25)),
+        (0, part(40), part(70)),
+        (part(70), 0, part(50)),
+        (part(75), part(10), 0),
+    ];
+    for (from, to, instead) in ways {
+        interrupt(&mut vm, from, to)?;
+        vm.reach(instead)?;
+    }
+    // Many at once: the last one counts.
+    for step in 0..100 {
+        vm.set_target(vm.ram * (step % 7) / 10)?;
+    }
+    vm.reach(vm.ram / 3)?;
+    vm.finish()
+}
+
+/// A guest may be paused at any time; a target set meanwhile is taken up afterwards.
+pub fn stop_cont(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 1024;
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    let high = vm.ram * 3 / 4;
+    for (from, to, then) in [
+        (0, high, high),
+        (high, 0, vm.ram / 2),
+        (0, high, vm.ram / 4),
+    ] {
+        interrupt(&mut vm, from, to)?;
+        vm.qemu.qmp.execute("stop", Value::Null)?;
+        for step in 1..=10 {
+            vm.set_target(then * step / 10)?;
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        let status = vm.qemu.qmp.execute("query-status", Value::Null)?;
+        ensure!(
+            status["status"] == "paused",
+            "the guest is not paused: {status}"
+        );
+        vm.qemu.qmp.execute("cont", Value::Null)?;
+        vm.await_actual(then)?;
+        vm.expect_balloon(then)?;
+    }
+    vm.finish()
+}
+
+/// The acknowledgement comes to another processor than the one that waits for it.
+pub fn interrupts_elsewhere(setup: Setup, directory: &Path) -> Result<()> {
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    for (config, queues) in [(0, 1), (1, 0)] {
+        vm.guest
+            .shell(&route(setup.driver.module(), config, queues))?;
+        for pages in [vm.ram / 2, 0, vm.ram / 2, 1000, 0] {
+            vm.reach(pages)?;
+        }
+    }
+    vm.finish()
+}
+
+/// A script that sends the device's configuration interrupt, on which the driver starts to work,
+/// to one processor and those of its queues to another.
+fn route(module: &str, config: u32, queues: u32) -> String {
+    format!(
+        "cd /sys/bus/virtio/drivers/{module} && device=$(echo virtio*) && \
+         route() {{ \
+            irqs=$(grep \"$device-$1\" /proc/interrupts | cut -d: -f1); [ -n \"$irqs\" ] || exit 1; \
+            for irq in $irqs; do echo $2 > /proc/irq/$irq/smp_affinity_list || exit 1; done; \
+         }} && route config {config} && route '[^c]' {queues}"
+    )
+}
