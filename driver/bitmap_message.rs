@@ -39,14 +39,15 @@ impl BitmapMessages {
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new(flags: Flags) -> Result<Self> {
+    pub(crate) fn new(flags: Flags) -> Result<KBox<Self>> {
         if fault::FIRST_BITMAP {
             return Err(ENOMEM);
         }
-        Ok(Self {
+        let messages = Self {
             bitmaps: PageBitmaps::new(KVec::zeroed(WORDS_PER_BITMAP, flags)?),
             response: Some(Message::new(RESPONSE_LEN, flags)?),
-        })
+        };
+        Ok(KBox::new(messages, flags)?)
     }
 
     /// How many bitmaps more could be used for pages of a range.

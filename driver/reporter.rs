@@ -39,7 +39,7 @@ pub(crate) enum Encoding {
     /// Arrays of PFNs, as every balloon device reads them.
     Pfns(PfnArrays),
     /// Page bitmaps, for a device that has VIRTIO_BALLOON_F_PAGE_BITMAP.
-    Bitmaps(BitmapMessages),
+    Bitmaps(KBox<BitmapMessages>),
 }
 
 /// What it takes to tell the host about pages.

@@ -56,7 +56,7 @@ pub(crate) trait Driver {
     /// The device has used buffers of one of the queues. Runs in interrupt context.
     fn buffers_used(data: Pin<&Self::Data>);
 
-    /// The driver is about to be unbound: the device must be left without queues, and reset.
+    /// The driver is about to be unbound: the device must be left without queues.
     fn remove(dev: &Device<device::Core<'_>>, data: Pin<&Self::Data>);
 
     /// The machine goes down: stop using the device, which is broken and reset after this.
@@ -135,8 +135,8 @@ impl Device {
 
     /// Says, at a limited rate, that the guest has no memory for the balloon.
     pub(crate) fn out_of_puff(&self, pages: usize) {
-        // SAFETY: `self` is a valid device. CAST: both are the machine's word.
-        unsafe { bindings::balloon_bmap_out_of_puff(self.as_raw(), pages as _) }
+        // SAFETY: `self` is a valid device.
+        unsafe { bindings::balloon_bmap_out_of_puff(self.as_raw(), pages) }
     }
 }
 
@@ -316,6 +316,9 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The core removes a driver that was bound.
         let (dev, data) = unsafe { Self::bound(vdev) };
         T::remove(dev, data);
+        // SAFETY: The driver does not use the device any more. Without queues, as after a restore
+        // that failed, nobody has reset it yet.
+        unsafe { bindings::virtio_reset_device(vdev) };
     }
 
     extern "C" fn shutdown_callback(vdev: *mut bindings::virtio_device) {
