@@ -87,7 +87,8 @@ pub struct VhuBalloon {
     acked_features: u64,
     memory: GuestMemoryMmap,
     rings: [Vring; NUM_QUEUES],
-    announced: bool,
+    /// The message format last announced in the log: whether it is page bitmaps.
+    announced: Option<bool>,
 }
 
 impl VhuBalloon {
@@ -99,7 +100,7 @@ impl VhuBalloon {
             acked_features: 0,
             memory: GuestMemoryMmap::default(),
             rings: std::array::from_fn(|_| Vring::new()),
-            announced: false,
+            announced: None,
         }
     }
 
@@ -174,12 +175,14 @@ impl VhuBalloon {
             .ok_or(RequestError::Address(user_addr))
     }
 
+    /// Says in the log how the guest reports pages, unless it was said before.
     fn announce(&mut self) {
-        if self.announced || !self.is_started() {
+        let page_bitmap = self.has(VIRTIO_BALLOON_F_PAGE_BITMAP);
+        if !self.is_started() || self.announced == Some(page_bitmap) {
             return;
         }
-        self.announced = true;
-        if self.has(VIRTIO_BALLOON_F_PAGE_BITMAP) {
+        self.announced = Some(page_bitmap);
+        if page_bitmap {
             info!("the guest reports pages by bitmap");
         } else if self.features & feature(VIRTIO_BALLOON_F_PAGE_BITMAP) != 0 {
             info!("the guest does not know page bitmaps; it reports pages by PFN arrays");
@@ -294,7 +297,6 @@ impl VhostUserBackendReqHandlerMut for VhuBalloon {
             .map_err(RequestError::from)?;
         if index as usize == INFLATE_QUEUE && base == 0 {
             self.balloon.driver_reset();
-            self.announced = false;
         }
         Ok(())
     }
