@@ -18,7 +18,10 @@ say() {
 die() {
 	printf 'error: %s\n' "$1" >&2
 	shift
-	[ $# -eq 0 ] || printf '       %s\n' "$@" >&2
+	local hint
+	for hint; do
+		[ -z "$hint" ] || printf '       %s\n' "$hint" >&2
+	done
 	exit 1
 }
 
@@ -58,9 +61,22 @@ step() {
 	trap - INT TERM HUP
 	if [ "$status" -ne 0 ]; then
 		tail -n 25 "$log" | sed 's/^/    | /' >&2
-		die "failed: $title" "All of its output is in $log"
+		die "failed: $title" "All of its output is in $log" "$(likely_cause "$log")"
 	fi
 	say "    done in $((SECONDS - started)) s"
+}
+
+# likely_cause LOG: what to do about failures that are not ours.
+likely_cause() {
+	if grep -qE 'Temporary failure resolving|Could not (connect|resolve)|onnection timed out|Unable to connect' "$1"; then
+		echo 'The network does not answer: check it, or set up the proxy in the configuration of apt (http_proxy works too).'
+	elif grep -qE 'does not have a Release file|404 +Not Found' "$1"; then
+		echo 'The mirror lacks something: try another, by DEBIAN_MIRROR=address.'
+	elif grep -qE 'NO_PUBKEY|is not signed' "$1"; then
+		echo 'The keys of the Debian archive are too old: sudo apt-get install debian-archive-keyring'
+	elif grep -q 'No space left on device' "$1"; then
+		echo "The disk is full; VBB_CACHE=/another/place moves the cache."
+	fi
 }
 
 stop_step() {
