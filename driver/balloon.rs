@@ -24,8 +24,8 @@ use crate::{
         Features, //
     },
     virtqueue::{
-        UsedBuffers,
-        Virtqueues, //
+        self,
+        UsedBuffers, //
     },
     work, //
 };
@@ -106,8 +106,8 @@ impl Balloon {
 
     fn connect(&self) -> Result {
         self.used.hurry(false);
-        let queues =
-            Virtqueues::find::<BalloonDriver>(&self.dev, [c"inflate", c"deflate"], &self.used)?;
+        let names = [c"inflate", c"deflate"];
+        let queues = virtqueue::find::<BalloonDriver, 2>(&self.dev, names, &self.used)?;
         self.reporter.lock().connect(queues);
         Ok(())
     }

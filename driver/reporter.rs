@@ -6,7 +6,7 @@ use crate::{
     bitmap::PfnRange,
     bitmap_message::BitmapMessages,
     pfn_array::PfnArrays,
-    virtqueue::Virtqueues, //
+    virtqueue::Virtqueue, //
 };
 use kernel::{
     prelude::*,
@@ -19,7 +19,7 @@ use kernel::{
 pub(crate) type SharedReporter = Mutex<Reporter>;
 
 /// The inflate and the deflate queue.
-pub(crate) type Queues = Virtqueues<2>;
+pub(crate) type Queues = [Virtqueue; 2];
 
 /// Which way pages go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Reporter {
         if self.failed {
             return Err(ENODEV);
         }
-        let [inflate, deflate] = self.queues.as_mut().ok_or(ENODEV)?.each();
+        let [inflate, deflate] = self.queues.as_mut().ok_or(ENODEV)?;
         let queue = match direction {
             Direction::Inflate => inflate,
             Direction::Deflate => deflate,

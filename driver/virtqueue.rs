@@ -24,9 +24,11 @@ use kernel::{
         aref::ARef,
         atomic::{
             Atomic,
+            Full,
             Relaxed, //
         },
-        Arc, //
+        Arc,
+        UniqueArc, //
     },
     time::{
         msecs_to_jiffies,
@@ -84,10 +86,11 @@ unsafe impl Sync for UsedBuffers {}
 ///
 /// # Invariants
 ///
-/// `vq` is valid until [`Virtqueues`], which owns `self`, is dropped.
+/// `vq` is valid as long as `set` is.
 pub(crate) struct Virtqueue {
     vq: NonNull<bindings::virtqueue>,
     used: Arc<UsedBuffers>,
+    set: Arc<QueueSet>,
 }
 
 // SAFETY: A virtqueue may be used from any thread, by one at a time.
@@ -188,85 +191,96 @@ impl Virtqueue {
     }
 }
 
-/// The queues of a device. Dropping them resets the device.
-pub(crate) struct Virtqueues<const N: usize> {
+impl Drop for Virtqueue {
+    fn drop(&mut self) {
+        self.set.reset();
+        // SAFETY: `vq` is valid by the type invariant, and the device was reset.
+        let detach = || unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
+        let mut token = detach();
+        while !token.is_null() {
+            // SAFETY: The only tokens that the queue has are those of `add`.
+            drop(unsafe { KBox::<Message>::from_raw(token.cast()) });
+            token = detach();
+        }
+    }
+}
+
+/// The queues of a device as one: they come and go together.
+struct QueueSet {
     dev: ARef<Device>,
-    queues: [Virtqueue; N],
+    reset: Atomic<bool>,
 }
 
-impl<const N: usize> Virtqueues<N> {
-    /// Finds the queues of a device, in the order of their numbers.
-    ///
-    /// `used` is where their users wait; [`Driver::buffers_used`] of `T` has to wake them.
-    pub(crate) fn find<T: Driver>(
-        dev: &Device,
-        names: [&'static CStr; N],
-        used: &Arc<UsedBuffers>,
-    ) -> Result<Self> {
-        let mut infos = names.map(|name| bindings::virtqueue_info {
-            name: name.as_char_ptr(),
-            callback: Some(Adapter::<T>::buffers_used_callback),
-            ctx: false,
-        });
-        let mut found = [core::ptr::null_mut(); N];
-        let raw = dev.as_raw();
-
-        // SAFETY: The device is valid, and the arrays hold `N` entries each. The transport copies
-        // what it needs of `infos`; the names are static.
-        let status = unsafe {
-            match (*(*raw).config).find_vqs {
-                Some(find_vqs) => find_vqs(
-                    raw,
-                    u32::try_from(N)?,
-                    found.as_mut_ptr(),
-                    infos.as_mut_ptr(),
-                    core::ptr::null_mut(),
-                ),
-                None => return Err(ENODEV),
-            }
-        };
-        to_result(status)?;
-
-        // INVARIANT: The transport has set all pointers; they are valid until `del_vqs`, which only
-        // `drop` calls.
-        let queues = found.map(|vq| Virtqueue {
-            // SAFETY: The transport does not report success with a queue missing.
-            vq: unsafe { NonNull::new_unchecked(vq) },
-            used: used.clone(),
-        });
-        Ok(Self {
-            dev: dev.into(),
-            queues,
-        })
-    }
-
-    /// The queues, in the order of their numbers.
-    pub(crate) fn each(&mut self) -> &mut [Virtqueue; N] {
-        &mut self.queues
+impl QueueSet {
+    /// Resets the device, unless that was done. It reads no buffer of any queue after this.
+    fn reset(&self) {
+        if !self.reset.xchg(true, Full) {
+            // SAFETY: The device is valid.
+            unsafe { bindings::virtio_reset_device(self.dev.as_raw()) };
+        }
     }
 }
 
-impl<const N: usize> Drop for Virtqueues<N> {
+impl Drop for QueueSet {
     fn drop(&mut self) {
         let raw = self.dev.as_raw();
-
-        // SAFETY: The device is valid and, with `&mut self`, nobody uses its queues.
-        unsafe { bindings::virtio_reset_device(raw) };
-        for queue in &self.queues {
-            // SAFETY: The device was reset: it does not read the buffers any more.
-            let detach = || unsafe { bindings::virtqueue_detach_unused_buf(queue.vq.as_ptr()) };
-            let mut token = detach();
-            while !token.is_null() {
-                // SAFETY: The only tokens that the queue has are those of `add`.
-                drop(unsafe { KBox::<Message>::from_raw(token.cast()) });
-                token = detach();
-            }
-        }
-        // SAFETY: The queues were found by `find` and are not used after this.
+        // SAFETY: The device is valid, and was reset when the first of its queues was dropped. The
+        // last one was dropped now.
         unsafe {
             if let Some(del_vqs) = (*(*raw).config).del_vqs {
                 del_vqs(raw);
             }
         }
     }
+}
+
+/// Finds the queues of a device, in the order of their numbers.
+///
+/// `used` is where the users of the queues wait; [`Driver::buffers_used`] of `T` has to wake them.
+/// The first queue that is dropped resets the device: all must be out of use by then.
+///
+/// # Errors
+///
+/// Those of the transport, ENOMEM among them.
+pub(crate) fn find<T: Driver, const N: usize>(
+    dev: &Device,
+    names: [&'static CStr; N],
+    used: &Arc<UsedBuffers>,
+) -> Result<[Virtqueue; N]> {
+    let set = UniqueArc::new_uninit(GFP_KERNEL)?;
+    let mut infos = names.map(|name| bindings::virtqueue_info {
+        name: name.as_char_ptr(),
+        callback: Some(Adapter::<T>::buffers_used_callback),
+        ctx: false,
+    });
+    let mut found = [core::ptr::null_mut(); N];
+    let raw = dev.as_raw();
+
+    // SAFETY: The device is valid, and the arrays hold `N` entries each. The transport copies what
+    // it needs of `infos`; the names are static.
+    let status = unsafe {
+        match (*(*raw).config).find_vqs {
+            Some(find_vqs) => find_vqs(
+                raw,
+                u32::try_from(N)?,
+                found.as_mut_ptr(),
+                infos.as_mut_ptr(),
+                core::ptr::null_mut(),
+            ),
+            None => return Err(ENODEV),
+        }
+    };
+    to_result(status)?;
+
+    let set: Arc<QueueSet> = Arc::from(set.write(QueueSet {
+        dev: dev.into(),
+        reset: Atomic::new(false),
+    }));
+    // INVARIANT: The transport has set all pointers, and deletes the queues when `set` is dropped.
+    Ok(found.map(|vq| Virtqueue {
+        // SAFETY: The transport does not report success with a queue missing.
+        vq: unsafe { NonNull::new_unchecked(vq) },
+        used: used.clone(),
+        set: set.clone(),
+    }))
 }
