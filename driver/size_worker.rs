@@ -17,10 +17,7 @@ use crate::{
         PageList,
         UNITS_PER_PAGE, //
     },
-    reporter::{
-        Acknowledged,
-        Direction, //
-    },
+    reporter::Direction,
     work,
 };
 use core::cmp::Ordering;
@@ -175,16 +172,17 @@ impl Balloon {
         }
         self.write_actual();
 
-        let mut reset: Acknowledged = self.reporter.lock().disconnect();
-        while self.held.load(Relaxed) > 0 {
-            let pages = self.pages.dequeue(WINDOW);
-            if pages.is_empty() {
-                fsleep(ISOLATED);
+        let reset = self.reporter.lock().disconnect();
+        let mut rest = PageList::new();
+        loop {
+            rest.append(self.pages.dequeue(usize::MAX));
+            if units(rest.len()) >= self.held.load(Relaxed) {
+                break;
             }
-            self.held.fetch_sub(units(pages.len()), Relaxed);
-            drop(pages.returned(reset));
-            reset = self.reporter.lock().disconnect();
+            fsleep(ISOLATED);
         }
+        self.held.store(0, Relaxed);
+        drop(rest.returned(reset));
     }
 
     /// Gets the bitmaps that cover these pages at once. With fewer, there are more passes.
