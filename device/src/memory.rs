@@ -40,6 +40,8 @@ pub enum MemoryError {
     Unaligned { gpa: u64 },
     #[error("region at {gpa:#x} leaves the address space")]
     OutOfRange { gpa: u64 },
+    #[error("region at {gpa:#x} leaves its file")]
+    BeyondFile { gpa: u64 },
     #[error("region at {gpa:#x} cannot be mapped: {source}")]
     Map { gpa: u64, source: MmapRegionError },
     #[error("region at {gpa:#x}: its file cannot be examined: {source}")]
@@ -136,8 +138,17 @@ impl GuestRam {
             let examine = |source| MemoryError::Examine { gpa, source };
             let stat = fstat(&info.file).map_err(examine)?;
             let host_page = host_page_size(&info.file).map_err(examine)?;
+            let file_size = u64::try_from(stat.st_size).unwrap_or(0);
+            // What is mapped beyond a file's end kills whoever touches it. Devices have no end.
+            let is_file = info
+                .file
+                .metadata()
+                .is_ok_and(|metadata| metadata.is_file());
+            if is_file && info.file_offset + info.size > file_size {
+                return Err(MemoryError::BeyondFile { gpa });
+            }
             if files.insert((stat.st_dev, stat.st_ino)) {
-                file_bytes = file_bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+                file_bytes = file_bytes.saturating_add(file_size);
                 file_blocks =
                     file_blocks.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0));
             }
@@ -346,3 +357,7 @@ fn host_page_size(file: &File) -> nix::Result<u64> {
         _ => Err(nix::Error::EINVAL),
     }
 }
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

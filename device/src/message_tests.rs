@@ -20,7 +20,7 @@ impl GuestPages for Ram {
 
 /// An entry head by the numbers of the format.
 fn head(start_pfn: u64, page_shift: u64, bmap_len: u64) -> [u8; 8] {
-    (start_pfn | page_shift << 52 | bmap_len << 58).to_le_bytes()
+    (start_pfn | (page_shift << 52) | (bmap_len << 58)).to_le_bytes()
 }
 
 fn entry(start_pfn: u64, page_shift: u64, words: &[u64]) -> Vec<u8> {
@@ -233,7 +233,7 @@ fn pages_outside_memory_are_rejected() {
     );
     // One bit in the hole, and the farthest bit that can be said.
     assert_eq!(
-        decode_bitmap(&entry(0x80, 12, &[1 | 1 << 40]), &Ram),
+        decode_bitmap(&entry(0x80, 12, &[1 | (1 << 40)]), &Ram),
         outside(0xa8, 1)
     );
     let farthest = entry(top, 51, &[0, 0, 0, 0, 0, 0, 1 << 63]);
@@ -316,7 +316,7 @@ proptest! {
                 pages.extend(*start..start + unit);
             }
             for bit in 0..64 * words.len() as u64 {
-                if words[bit as usize / 64] >> (bit % 64) & 1 == 1 {
+                if words[bit as usize / 64] & (1 << (bit % 64)) != 0 {
                     pages.extend(start + bit * unit..start + (bit + 1) * unit);
                 }
             }
