@@ -37,7 +37,7 @@ check_distribution() {
 }
 
 check_packages() {
-	local needed=(mmdebstrap=mmdebstrap debian-archive-keyring="$KEYRING")
+	local needed=(mmdebstrap=mmdebstrap mount=mount debian-archive-keyring="$KEYRING")
 	[ "$(id -u)" -eq 0 ] || needed+=(uidmap=newuidmap)
 	need "${needed[@]}"
 }
