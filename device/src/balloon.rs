@@ -328,3 +328,7 @@ impl Balloon {
 
 /// Rejected messages that are logged, for each queue and virtual machine.
 const REJECTIONS_LOGGED: u64 = 10;
+
+#[cfg(test)]
+#[path = "balloon_tests.rs"]
+mod tests;
