@@ -128,6 +128,11 @@ impl Vm {
         })
     }
 
+    /// The driver under test.
+    pub fn driver(&self) -> Driver {
+        self.setup.driver
+    }
+
     /// Expects this in the guest's log, where it would be trouble otherwise.
     pub fn allow(&mut self, words: &'static str) {
         self.allowed.push(words);
@@ -311,6 +316,27 @@ impl Vm {
             .with_context(|| format!("no pages_held in {counters}"))
     }
 
+    /// Checks that the daemon, where it is the device, has nothing to complain of.
+    fn expect_content_device(&mut self) -> Result<()> {
+        if self.daemon.is_none() {
+            return Ok(());
+        }
+        let counters = self.counters()?;
+        for (part, names) in [
+            ("inflate", &["rejected", "ignored", "duplicates"][..]),
+            ("deflate", &["rejected", "ignored", "duplicates"]),
+            ("discard", &["errors"]),
+        ] {
+            for name in names {
+                ensure!(
+                    counters[part][name] == 0,
+                    "the device counts {part} {name}: {counters}"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// The daemon's counters.
     pub fn counters(&mut self) -> Result<Value> {
         self.balloon()
@@ -353,6 +379,7 @@ impl Vm {
         self.guest
             .memory()
             .context("the guest does not answer at the end")?;
+        self.expect_content_device()?;
         self.guest.send_shell("poweroff -f")?;
         self.qemu
             .wait_end(Duration::from_secs(60))

@@ -15,7 +15,8 @@ use guest_tests::qemu::Machine;
 use guest_tests::vm::{Driver, Setup, Wire};
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
-    fragmented, hotplug, lifecycle, memory_map, reclaim, reload, stress, targets, transfer,
+    fragmented, hotplug, interrupts, lifecycle, memory_map, reclaim, reload, stress, targets,
+    transfer,
 };
 
 /// Boots a guest, proves something, and ends with [`guest_tests::vm::Vm::finish`].
@@ -41,7 +42,7 @@ const EVERYWHERE: &[(&str, Scenario)] = &[
 
 /// What only the daemon can show: it acknowledges at its own time, as QEMU's balloon never does.
 const DAEMON: &[(&str, Scenario)] = &[
-    ("interrupts_elsewhere", transfer::interrupts_elsewhere),
+    ("interrupts_elsewhere", interrupts::interrupts_elsewhere),
     ("stress", stress::stress),
     ("high_memory", memory_map::high_memory),
     ("wide_span", memory_map::wide_span),

@@ -2,6 +2,7 @@
 
 pub mod fragmented;
 pub mod hotplug;
+pub mod interrupts;
 pub mod lifecycle;
 pub mod memory_map;
 pub mod reclaim;

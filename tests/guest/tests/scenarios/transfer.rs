@@ -71,29 +71,3 @@ pub fn stop_cont(mut setup: Setup, directory: &Path) -> Result<()> {
     }
     vm.finish()
 }
-
-/// The acknowledgement comes to another processor than the one that waits for it.
-pub fn interrupts_elsewhere(setup: Setup, directory: &Path) -> Result<()> {
-    let mut vm = Vm::boot(&setup, directory)?;
-    vm.load()?;
-    for (config, queues) in [(0, 1), (1, 0)] {
-        vm.guest
-            .shell(&route(setup.driver.module(), config, queues))?;
-        for pages in [vm.ram / 2, 0, vm.ram / 2, 1000, 0] {
-            vm.reach(pages)?;
-        }
-    }
-    vm.finish()
-}
-
-/// A script that sends the device's configuration interrupt, on which the driver starts to work,
-/// to one processor and those of its queues to another.
-fn route(module: &str, config: u32, queues: u32) -> String {
-    format!(
-        "cd /sys/bus/virtio/drivers/{module} && device=$(echo virtio*) && \
-         route() {{ \
-            irqs=$(grep \"$device-$1\" /proc/interrupts | cut -d: -f1); [ -n \"$irqs\" ] || exit 1; \
-            for irq in $irqs; do echo $2 > /proc/irq/$irq/smp_affinity_list || exit 1; done; \
-         }} && route config {config} && route '[^c]' {queues}"
-    )
-}

@@ -1,0 +1,84 @@
+//! The acknowledgement comes to another processor than the one that waits for it.
+
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+use guest_tests::vm::{Setup, Vm};
+
+use super::reload::expect_all_back;
+
+/// The driver starts on one of two processors, where its work stays, and the device's interrupts
+/// go to the other; then they move in the middle of the work.
+pub fn interrupts_elsewhere(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 1024;
+    let mut vm = Vm::boot(&setup, directory)?;
+    let (none, most) = (0, vm.ram * 3 / 4);
+    vm.load()?;
+    vm.reach(most)?;
+    let irq = balloon_irq(&mut vm)?;
+    vm.unload()?;
+    for (worker, other) in [(0, 1), (1, 0)] {
+        vm.set_target(most)?;
+        let before = counts(&mut vm, irq)?;
+        route(&mut vm, irq, other)?;
+        vm.guest.shell(&format!(
+            "taskset {} {}",
+            1 << worker,
+            setup.driver.insmod()
+        ))?;
+        vm.expect_probe()?;
+        vm.await_actual(most)?;
+        let after = counts(&mut vm, irq)?;
+        ensure!(
+            after[other] > before[other] && after[worker] == before[worker],
+            "processor {other} shall be interrupted alone: {before:?}, {after:?}"
+        );
+        vm.expect_balloon(most)?;
+        for pages in [none, most, none] {
+            vm.set_target(pages)?;
+            for step in 0..10 {
+                route(&mut vm, irq, step % 2)?;
+            }
+            vm.await_actual(pages)?;
+            vm.expect_balloon(pages)?;
+        }
+        vm.unload()?;
+        expect_all_back(&mut vm)?;
+    }
+    vm.finish()
+}
+
+/// The number of the device's one interrupt: it is on a wire, which outlives the driver.
+fn balloon_irq(vm: &mut Vm) -> Result<u32> {
+    let module = vm.driver().module();
+    let device = vm.guest.shell(&format!(
+        "cd /sys/bus/virtio/drivers/{module}; echo virtio*"
+    ))?;
+    let table = vm.guest.shell("cat /proc/interrupts")?;
+    let line = table
+        .lines()
+        .find(|line| line.ends_with(device.trim()))
+        .context("the device has no line")?;
+    Ok(line.split(':').next().unwrap_or_default().trim().parse()?)
+}
+
+/// Has a processor take the interrupt.
+fn route(vm: &mut Vm, irq: u32, processor: usize) -> Result<()> {
+    vm.guest
+        .shell(&format!(
+            "echo {processor} > /proc/irq/{irq}/smp_affinity_list"
+        ))
+        .map(|_| ())
+}
+
+/// How often each processor took the interrupt.
+fn counts(vm: &mut Vm, irq: u32) -> Result<Vec<u64>> {
+    let counts = vm
+        .guest
+        .shell(&format!("cat /sys/kernel/irq/{irq}/per_cpu_count"))?;
+    counts
+        .trim()
+        .split(',')
+        .map(|count| Ok(count.parse()?))
+        .collect()
+}
