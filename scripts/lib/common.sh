@@ -25,6 +25,10 @@ die() {
 	exit 1
 }
 
+[[ $TOP$CACHE != *[[:space:]:]* ]] ||
+	die "Linux cannot be built below a path with a space or a colon, as $TOP or $CACHE has" \
+		"Move the clone, or set VBB_CACHE for the cache."
+
 # lock FILE: be the only run that makes what FILE guards, until unlock. Children inherit the lock, so that
 # it outlives a killed script for as long as something of it still works on the files.
 lock() {
@@ -70,9 +74,9 @@ step() {
 likely_cause() {
 	if grep -qE 'Temporary failure resolving|Could not (connect|resolve)|onnection timed out|Unable to connect' "$1"; then
 		echo 'The network does not answer: check it, or set up the proxy in the configuration of apt (http_proxy works too).'
-	elif grep -qE 'does not have a Release file|404 +Not Found' "$1"; then
+	elif grep -qE 'does not have a Release file| 4[0-9][0-9]  [A-Z]' "$1"; then
 		echo 'The mirror lacks something: try another, by DEBIAN_MIRROR=address.'
-	elif grep -qE 'NO_PUBKEY|is not signed' "$1"; then
+	elif grep -qE 'NO_PUBKEY|EXPKEYSIG' "$1"; then
 		echo 'The keys of the Debian archive are too old: sudo apt-get install debian-archive-keyring'
 	elif grep -q 'No space left on device' "$1"; then
 		echo "The disk is full; VBB_CACHE=/another/place moves the cache."

@@ -12,7 +12,6 @@ ROOT=$HOME_OF_ROOT/root
 
 ensure_root() {
 	[ ! -d "$ROOT" ] || return 0
-	check_paths
 	check_host
 	lock "$CACHE/lock"
 	if [ ! -d "$ROOT" ]; then
@@ -21,16 +20,6 @@ ensure_root() {
 		make_root
 	fi
 	unlock
-}
-
-# Linux's own build takes no such paths.
-check_paths() {
-	local path
-	for path in "$TOP" "$CACHE"; do
-		[[ $path != *[[:space:]:]* ]] ||
-			die "Linux cannot be built below a path with a space or a colon: $path" \
-				"Move the clone, or set VBB_CACHE for the cache."
-	done
 }
 
 # discard PATH...: files of an unprivileged user's root may belong to the user's other IDs.
