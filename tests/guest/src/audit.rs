@@ -1,5 +1,8 @@
 //! Judgement of a guest's kernel log: silence, a warning or a trace is a failure.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::{bail, Result};
 
 use crate::protocol::READY;
@@ -72,6 +75,22 @@ pub fn interesting(log: &str) -> &str {
     log.find(READY)
         .and_then(|at| log[..at].rfind('\n'))
         .map_or(log, |start| &log[start + 1..])
+}
+
+/// What the guest, the daemon and QEMU have left in a directory of logs, for a person to read.
+pub fn logs(directory: &Path) -> String {
+    let mut text = String::new();
+    for name in ["guest.log", "daemon.log", "qemu.log"] {
+        let path = directory.join(name);
+        if let Ok(log) = fs::read(&path) {
+            text += &format!(
+                "--- {}\n{}\n",
+                path.display(),
+                interesting(&String::from_utf8_lossy(&log))
+            );
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! exports.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
@@ -24,6 +25,29 @@ pub fn stock_module() -> Result<PathBuf> {
 /// An executable that is or becomes `qemu-system-x86_64`.
 pub fn qemu() -> Result<PathBuf> {
     file("VBB_QEMU")
+}
+
+/// The modules `FAULT.ko` with a fault built in, where `VBB_FAULTY_MODULES` names their directory.
+pub fn faulty_modules() -> Result<Vec<(String, PathBuf)>> {
+    let Ok(directory) = variable("VBB_FAULTY_MODULES") else {
+        return Ok(Vec::new());
+    };
+    let mut modules = Vec::new();
+    for entry in
+        fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?
+    {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "ko") {
+            let fault = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            modules.push((fault, path));
+        }
+    }
+    modules.sort();
+    Ok(modules)
 }
 
 /// The daemon `vhost-device-balloon`.
@@ -57,16 +81,16 @@ pub fn agent() -> Result<PathBuf> {
 pub fn artefacts(name: &str) -> Result<PathBuf> {
     let dir = build_dir()?.join(name.replace("::", "/"));
     if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
 }
 
 /// The directory under which all artefacts are kept.
 pub fn build_dir() -> Result<PathBuf> {
     let dir = variable("VBB_BUILD")?.join("guest-tests");
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
 }
 

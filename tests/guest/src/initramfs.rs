@@ -17,6 +17,11 @@ pub const MODULE: &str = "/modules/virtio-balloon-bmap.ko";
 /// Where the guest finds the distribution's module.
 pub const STOCK_MODULE: &str = "/modules/virtio_balloon.ko";
 
+/// Where the guest finds the project's module with a fault built in.
+pub fn faulty_module(fault: &str) -> String {
+    format!("/modules/{fault}.ko")
+}
+
 /// The archive, made once a process.
 pub fn path() -> Result<PathBuf> {
     static PATH: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
@@ -41,6 +46,9 @@ fn build() -> Result<PathBuf> {
     archive.add_file("bin/guest-agent", &environment::agent()?)?;
     archive.add_file(&MODULE[1..], &environment::module()?)?;
     archive.add_file(&STOCK_MODULE[1..], &environment::stock_module()?)?;
+    for (fault, module) in environment::faulty_modules()? {
+        archive.add_file(&faulty_module(&fault)[1..], &module)?;
+    }
     archive.finish()?;
     let path = directory.join("initramfs.cpio");
     file.persist(&path)?;

@@ -14,11 +14,13 @@ use crate::memory::Memory;
 use crate::process::wait_until;
 use crate::qemu::{Machine, Qemu};
 use crate::qmp::Qmp;
-use crate::{initramfs, PAGE_SIZE};
+use crate::{environment, initramfs, PAGE_SIZE};
 
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 /// No target takes this long to reach under emulation; one that is never reached does.
 const TARGET_TIMEOUT: Duration = Duration::from_secs(120);
+/// VIRTIO_BALLOON_F_PAGE_BITMAP.
+const PAGE_BITMAP_BIT: usize = 63;
 /// How every line of the project's driver starts.
 const OUR_PREFIX: &str = "virtio_balloon_bmap virtio";
 
@@ -27,6 +29,8 @@ const OUR_PREFIX: &str = "virtio_balloon_bmap virtio";
 pub enum Driver {
     /// The project's, with module parameters.
     Ours(&'static str),
+    /// The project's, built so that it lacks something: driver/fault.rs has the names.
+    Faulty(&'static str),
     /// The distribution's virtio_balloon.
     Stock,
 }
@@ -35,7 +39,7 @@ impl Driver {
     /// Name of the loaded module.
     pub fn module(self) -> &'static str {
         match self {
-            Self::Ours(_) => "virtio_balloon_bmap",
+            Self::Ours(_) | Self::Faulty(_) => "virtio_balloon_bmap",
             Self::Stock => "virtio_balloon",
         }
     }
@@ -44,6 +48,7 @@ impl Driver {
     pub fn insmod(self) -> String {
         match self {
             Self::Ours(parameters) => format!("insmod {} {parameters}", initramfs::MODULE),
+            Self::Faulty(fault) => format!("insmod {}", initramfs::faulty_module(fault)),
             Self::Stock => format!("insmod {}", initramfs::STOCK_MODULE),
         }
     }
@@ -98,6 +103,12 @@ pub struct Vm {
 impl Vm {
     /// Boots the guest; all logs go to `directory`. No balloon driver is loaded yet.
     pub fn boot(setup: &Setup, directory: &Path) -> Result<Self> {
+        if let Driver::Faulty(fault) = setup.driver {
+            let known = environment::faulty_modules()?
+                .iter()
+                .any(|(name, _)| name == fault);
+            ensure!(known, "no {fault}.ko in the directory that VBB_FAULTY_MODULES names; `make check` builds it");
+        }
         let mut machine = setup.machine.clone();
         let daemon = match setup.device {
             Device::Qemu => None,
@@ -154,9 +165,24 @@ impl Vm {
             .map(|_| ())
     }
 
-    /// Checks that the project's driver has said once more, in one line, how it speaks.
+    /// Checks that driver and device have agreed as they should, and that the project's driver has
+    /// said so once more, in one line.
     pub fn expect_probe(&mut self) -> Result<()> {
         self.probes += 1;
+        let bound = format!(
+            "/sys/bus/virtio/drivers/{}/virtio*/features",
+            self.setup.driver.module()
+        );
+        wait_until(Duration::from_secs(20), "the driver to be bound", || {
+            Ok(self.guest.try_shell(&format!("cat {bound}"))?.status == 0)
+        })?;
+        let features = self.guest.shell(&format!("cat {bound}"))?;
+        let negotiated = features.as_bytes().get(PAGE_BITMAP_BIT) == Some(&b'1');
+        ensure!(
+            negotiated == (self.setup.wire == Wire::PageBitmaps),
+            "{:?} expected, but the features are {features}",
+            self.setup.wire
+        );
         if self.setup.driver == Driver::Stock {
             return Ok(());
         }
@@ -390,7 +416,7 @@ impl Vm {
         }
         audit(&self.qemu.guest_log()?, self.boots, &self.allowed)?;
         let lines = self.probe_lines()?;
-        if matches!(self.setup.driver, Driver::Ours(_)) && lines.len() != self.probes {
+        if self.setup.driver != Driver::Stock && lines.len() != self.probes {
             bail!(
                 "one line a probe expected, {} probes: {lines:#?}",
                 self.probes

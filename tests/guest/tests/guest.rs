@@ -3,12 +3,11 @@
 
 mod scenarios;
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use guest_tests::accelerator::Accelerator;
-use guest_tests::audit::interesting;
+use guest_tests::audit::logs;
 use guest_tests::balloon::{Device, Features};
 use guest_tests::environment;
 use guest_tests::qemu::Machine;
@@ -54,6 +53,18 @@ const CORE: &[(&str, Scenario)] = &[
     ("reclaim", reclaim::reclaim),
     ("fragmented", fragmented::fragmented),
     ("reload", reload::reload),
+];
+
+/// Without memory for the first bitmap.
+const FAULTS: &[(&str, Scenario)] = &[
+    ("dropped_feature", reload::dropped_feature),
+    ("targets", targets::targets),
+];
+
+/// Where one bitmap does not reach.
+const SPANS: &[(&str, Scenario)] = &[
+    ("high_memory", memory_map::high_memory),
+    ("wide_span", memory_map::wide_span),
 ];
 
 fn main() {
@@ -127,6 +138,20 @@ fn trials() -> Vec<Trial> {
         pfns,
         &[CORE],
     );
+    add(
+        "no_first_bitmap",
+        Driver::Faulty("first_bitmap"),
+        daemon(true, false),
+        pfns,
+        &[FAULTS],
+    );
+    add(
+        "no_further_bitmap",
+        Driver::Faulty("more_bitmaps"),
+        daemon(true, false),
+        bitmaps,
+        &[SPANS],
+    );
     // The device is a balloon by itself, and the harness right, when the distribution's driver says so.
     add(
         "stock_device",
@@ -149,18 +174,7 @@ fn trial(name: String, setup: Setup, scenario: Scenario) -> Trial {
     Trial::test(name.clone(), move || {
         let directory =
             environment::artefacts(&name).map_err(|error| Failed::from(format!("{error:#}")))?;
-        scenario(setup, &directory).map_err(|error| report(&error, &directory))
+        scenario(setup, &directory)
+            .map_err(|error| Failed::from(format!("{error:#}\n{}", logs(&directory))))
     })
-}
-
-/// The error, and what the guest, the daemon and QEMU have to say about it.
-fn report(error: &Error, directory: &Path) -> Failed {
-    let mut text = format!("{error:#}\n");
-    for name in ["guest.log", "daemon.log", "qemu.log"] {
-        let path = directory.join(name);
-        let Ok(log) = fs::read(&path) else { continue };
-        let log = String::from_utf8_lossy(&log);
-        text += &format!("--- {}\n{}", path.display(), interesting(&log));
-    }
-    text.into()
 }

@@ -70,6 +70,24 @@ pub fn rmmod_while_inflating(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.finish()
 }
 
+/// A driver without memory for page bitmaps says so and does without.
+pub fn dropped_feature(setup: Setup, directory: &Path) -> Result<()> {
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    ensure!(
+        vm.qemu.guest_log()?.contains("no memory for page bitmaps"),
+        "the driver does not say what it lacks"
+    );
+    ensure!(
+        vm.counters()?["page_bitmap"] == false,
+        "the device still thinks of page bitmaps"
+    );
+    vm.reach(vm.ram / 2)?;
+    vm.unload()?;
+    expect_all_back(&mut vm)?;
+    vm.finish()
+}
+
 /// Checks that no page is left in any balloon.
 pub fn expect_all_back(vm: &mut Vm) -> Result<()> {
     let memory = vm.guest.memory()?;
