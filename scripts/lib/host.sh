@@ -15,13 +15,23 @@ as_root() {
 	"${NAMESPACE[@]}" --pid --fork --kill-child -- "$@"
 }
 
+# check_host: what running anything in the root takes.
 check_host() {
 	[ "$(uname -s) $(uname -m)" = "Linux x86_64" ] ||
 		die "the guest and its tools are built for Linux on x86-64; this machine is $(uname -s) $(uname -m)" \
 			"'make modules KDIR=/path/to/kernel' works elsewhere."
-	check_distribution
-	check_packages
+	if [ "$(id -u)" -eq 0 ]; then
+		need mount=mount
+	else
+		need mount=mount uidmap=newuidmap
+	fi
 	check_namespaces
+}
+
+# check_debian: what making the root takes besides.
+check_debian() {
+	check_distribution
+	need mmdebstrap=mmdebstrap debian-archive-keyring="$KEYRING"
 }
 
 check_distribution() {
@@ -34,12 +44,6 @@ check_distribution() {
 	[[ -n ${DEBIAN_MIRROR-} && -x /usr/bin/apt-get ]] ||
 		die "$PRETTY_NAME is not supported; Debian 12 and 13 are" \
 			"Another system with apt-get and mmdebstrap may do: set DEBIAN_MIRROR to the address of a Debian mirror."
-}
-
-check_packages() {
-	local needed=(mmdebstrap=mmdebstrap mount=mount debian-archive-keyring="$KEYRING")
-	[ "$(id -u)" -eq 0 ] || needed+=(uidmap=newuidmap)
-	need "${needed[@]}"
 }
 
 # need PACKAGE=PROGRAM_OR_FILE...: install what is missing where we may, or say what to install.

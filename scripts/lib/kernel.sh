@@ -14,7 +14,6 @@ ensure_kernel() {
 	KERNEL_SOURCE=$prepared/source
 	STOCK_MODULE=$prepared/virtio_balloon.ko
 	[ ! -d "$prepared" ] || return 0
-	check_host
 	lock "$CACHE/lock"
 	if [ ! -d "$prepared" ]; then
 		check_room "$CACHE" 4

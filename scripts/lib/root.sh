@@ -13,6 +13,7 @@ ROOT=$HOME_OF_ROOT/root
 ensure_root() {
 	[ ! -d "$ROOT" ] || return 0
 	check_host
+	check_debian
 	lock "$CACHE/lock"
 	if [ ! -d "$ROOT" ]; then
 		check_room "$CACHE" 6
