@@ -3,11 +3,13 @@
 
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# The unshare(1) command that makes a command root of a mount namespace of its own.
+# The unshare(1) command that makes a command root of a mount namespace of its own, and what it takes.
 if [ "$(id -u)" -eq 0 ]; then
 	NAMESPACE=(unshare --mount)
+	NAMESPACE_PACKAGES=(mount=mount)
 else
 	NAMESPACE=(unshare --user --map-auto --map-root-user --mount)
+	NAMESPACE_PACKAGES=(mount=mount uidmap=newuidmap)
 fi
 
 # as_root COMMAND...: with a process namespace as well, which ends with its first process.
@@ -20,18 +22,14 @@ check_host() {
 	[ "$(uname -s) $(uname -m)" = "Linux x86_64" ] ||
 		die "the guest and its tools are built for Linux on x86-64; this machine is $(uname -s) $(uname -m)" \
 			"'make modules KDIR=/path/to/kernel' works elsewhere."
-	if [ "$(id -u)" -eq 0 ]; then
-		need mount=mount
-	else
-		need mount=mount uidmap=newuidmap
-	fi
+	need "${NAMESPACE_PACKAGES[@]}"
 	check_namespaces
 }
 
-# check_debian: what making the root takes besides.
+# check_debian: what making the root takes.
 check_debian() {
 	check_distribution
-	need mmdebstrap=mmdebstrap debian-archive-keyring="$KEYRING"
+	need "${NAMESPACE_PACKAGES[@]}" mmdebstrap=mmdebstrap debian-archive-keyring="$KEYRING"
 }
 
 check_distribution() {

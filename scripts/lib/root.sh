@@ -12,8 +12,8 @@ ROOT=$HOME_OF_ROOT/root
 
 ensure_root() {
 	[ ! -d "$ROOT" ] || return 0
-	check_host
 	check_debian
+	check_host
 	lock "$CACHE/lock"
 	if [ ! -d "$ROOT" ]; then
 		check_room "$CACHE" 6
