@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::held::HeldSet;
 use crate::memory::Aggregate;
+use crate::memory::Discarded;
 use crate::memory::GuestRam;
 use crate::message::decode_pfns;
 use crate::message::decode_response;
@@ -72,17 +73,6 @@ pub struct QueueCounters {
     pub notifications: u64,
 }
 
-/// What was given back to the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiscardCounters {
-    /// Calls made.
-    pub calls: u64,
-    /// Bytes discarded.
-    pub bytes: u64,
-    /// Calls that failed.
-    pub errors: u64,
-}
-
 /// All counters, from the frontend's connection on, and the state they belong to.
 ///
 /// This is the answer to `query-balloon-counters`.
@@ -90,7 +80,7 @@ pub struct DiscardCounters {
 pub struct Counters {
     pub inflate: QueueCounters,
     pub deflate: QueueCounters,
-    pub discard: DiscardCounters,
+    pub discard: Discarded,
     /// Pages of 4 KiB the balloon holds now.
     pub pages_held: u64,
     /// Interrupts sent to the driver.
@@ -118,7 +108,7 @@ pub struct Balloon {
     warned_aggregate: bool,
     inflate: QueueCounters,
     deflate: QueueCounters,
-    discard: DiscardCounters,
+    discard: Discarded,
     interrupts: u64,
 }
 
@@ -278,10 +268,7 @@ impl Balloon {
                      only host pages wholly in one message are discarded (see --must-tell-host)"
                 );
             }
-            let done = ram.discard(&message.ranges, &self.held, aggregate);
-            self.discard.calls += done.calls;
-            self.discard.bytes += done.bytes;
-            self.discard.errors += done.errors;
+            ram.discard(&message.ranges, &self.held, aggregate, &mut self.discard);
         }
         let queue = self.queue_mut(direction);
         queue.pages += pages;

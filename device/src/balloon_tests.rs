@@ -7,13 +7,14 @@ use std::os::unix::fs::MetadataExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::memory::tests::memory_file;
 use crate::memory::RegionInfo;
 
 const PAGES: u64 = 64;
 
 /// A balloon over 64 touched pages, and their file.
 fn balloon(page_bitmap: bool) -> (Balloon, File) {
-    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let file = memory_file();
     let bytes = vec![1; (PAGES * PAGE_SIZE) as usize];
     file.write_all_at(&bytes, 0).unwrap();
     let table = vec![RegionInfo {
@@ -109,7 +110,7 @@ proptest! {
         prop_assert_eq!(inflate.messages, 1);
         if inflate.rejected + inflate.ignored > 0 {
             prop_assert_eq!(inflate.pages + inflate.runs + inflate.words, 0);
-            prop_assert_eq!(counters.discard, DiscardCounters::default());
+            prop_assert_eq!(counters.discard, Discarded::default());
         }
         prop_assert_eq!(counters.pages_held, inflate.pages);
         prop_assert_eq!(host_pages(&file), PAGES - counters.pages_held);

@@ -24,6 +24,7 @@ use thiserror::Error;
 use crate::args::CtlArgs;
 use crate::args::CtlCommand;
 use crate::balloon::Counters;
+use crate::virtio_balloon::PAGE_SIZE;
 
 /// Why a command did not succeed.
 #[derive(Debug, Error)]
@@ -34,6 +35,8 @@ pub enum CtlError {
     Execute(#[from] ExecuteError),
     #[error("the device's answer cannot be shown: {0}")]
     Answer(#[from] serde_json::Error),
+    #[error("the guest is gone")]
+    GuestGone,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -112,6 +115,10 @@ fn wait_for_target(client: &mut Client) -> Result<(), CtlError> {
     });
     loop {
         let now = client.execute(&QueryBalloonCounters {})?;
+        if now.ram == 0 {
+            bar.abandon();
+            return Err(CtlError::GuestGone);
+        }
         let left = now.target.abs_diff(now.actual);
         bar.set_prefix(HumanBytes(guest_bytes(&now)).to_string());
         bar.set_position(distance.saturating_sub(left).into());
@@ -126,7 +133,7 @@ fn wait_for_target(client: &mut Client) -> Result<(), CtlError> {
 fn guest_bytes(counters: &Counters) -> u64 {
     counters
         .ram
-        .saturating_sub(u64::from(counters.actual) * 4096)
+        .saturating_sub(u64::from(counters.actual) * PAGE_SIZE)
 }
 
 fn watch(client: &mut Client) -> Result<(), CtlError> {

@@ -16,6 +16,8 @@ use nix::sys::statfs::fstatfs;
 use nix::sys::statfs::HUGETLBFS_MAGIC;
 use nix::unistd::sysconf;
 use nix::unistd::SysconfVar;
+use serde::Deserialize;
+use serde::Serialize;
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::FileOffset;
@@ -77,8 +79,8 @@ struct Region {
     host_page: u64,
 }
 
-/// What discarding took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What was given back to the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discarded {
     /// Calls made.
     pub calls: u64,
@@ -214,11 +216,17 @@ impl GuestRam {
             .unwrap_or(PAGE_SIZE)
     }
 
-    /// Gives the host pages under `ranges` back to the host, one call for each merged stretch.
+    /// Gives the host pages under `ranges` back to the host, one call for each merged stretch, and
+    /// adds to `done` what that took.
     ///
     /// `ranges` are pages of one message, sorted and merged, and already in `held`.
-    pub fn discard(&self, ranges: &[PageRange], held: &HeldSet, aggregate: Aggregate) -> Discarded {
-        let mut done = Discarded::default();
+    pub fn discard(
+        &self,
+        ranges: &[PageRange],
+        held: &HeldSet,
+        aggregate: Aggregate,
+        done: &mut Discarded,
+    ) {
         for region in &self.regions {
             let mut pending = 0..0;
             for range in ranges {
@@ -229,13 +237,12 @@ impl GuestRam {
                 if found.start <= pending.end && !pending.is_empty() {
                     pending.end = pending.end.max(found.end);
                 } else {
-                    region.punch(&pending, &mut done);
+                    region.punch(&pending, done);
                     pending = found;
                 }
             }
-            region.punch(&pending, &mut done);
+            region.punch(&pending, done);
         }
-        done
     }
 }
 
@@ -360,4 +367,4 @@ fn host_page_size(file: &File) -> nix::Result<u64> {
 
 #[cfg(test)]
 #[path = "memory_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
+
+use nix::sys::memfd::memfd_create;
+use nix::sys::memfd::MFdFlags;
 
 use super::*;
 
@@ -30,8 +34,13 @@ fn info(file: &File, gpa: u64, size: u64, file_offset: u64) -> RegionInfo {
     }
 }
 
+/// An empty file whose pages are memory.
+pub(crate) fn memory_file() -> File {
+    File::from(memfd_create("guest", MFdFlags::MFD_CLOEXEC).unwrap())
+}
+
 fn file(size: u64) -> File {
-    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let file = memory_file();
     file.set_len(size).unwrap();
     file
 }
@@ -200,7 +209,8 @@ fn discarding_makes_holes_where_the_pages_are() {
     .unwrap();
     let before = file.metadata().unwrap().blocks();
     let ranges = [range(10, 5), range(20, 5), range((1 << 20) + 1, 1)];
-    let done = ram.discard(&ranges, &held(&ranges), Aggregate::Message);
+    let mut done = Discarded::default();
+    ram.discard(&ranges, &held(&ranges), Aggregate::Message, &mut done);
     let expected = Discarded {
         calls: 3,
         bytes: 11 * PAGE_SIZE,
@@ -219,10 +229,9 @@ fn discarding_makes_holes_where_the_pages_are() {
 
 #[test]
 fn a_refused_discard_is_counted() {
-    let name = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
-    name.as_file().set_len(1 << 20).unwrap();
     let mut region = huge_region();
-    region.file = Arc::new(File::open(name.path()).unwrap());
+    let path = format!("/proc/self/fd/{}", region.file.as_raw_fd());
+    region.file = Arc::new(File::open(path).unwrap());
     let mut done = Discarded::default();
     region.punch(&(0..PAGE_SIZE), &mut done);
     assert_eq!((done.calls, done.bytes, done.errors), (1, 0, 1));
