@@ -5,6 +5,7 @@
 use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::BufWriter;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
@@ -52,7 +53,9 @@ impl Command for QueryBalloonCounters {
     const ALLOW_OOB: bool = false;
 }
 
-type Client = Qmp<Stream<BufReader<UnixStream>, UnixStream>>;
+/// Writes are buffered so that a command and its line end go out as one: the device may end as soon
+/// as it has the command.
+type Client = Qmp<Stream<BufReader<UnixStream>, BufWriter<UnixStream>>>;
 
 /// How often the guest's progress is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -86,7 +89,8 @@ pub fn run(args: &CtlArgs) -> Result<(), CtlError> {
 fn connect(path: &PathBuf) -> Result<Client, CtlError> {
     let open = || {
         let stream = UnixStream::connect(path)?;
-        Ok(Stream::new(BufReader::new(stream.try_clone()?), stream))
+        let reader = BufReader::new(stream.try_clone()?);
+        Ok(Stream::new(reader, BufWriter::new(stream)))
     };
     let stream = open().map_err(|source| CtlError::Connect {
         path: path.clone(),

@@ -168,13 +168,23 @@ impl Guest {
     /// Sends one message and waits until it is used; returns the length it was used with.
     pub fn send(&mut self, queue: usize, buffers: &[Buffer<'_>]) -> u32 {
         self.post(queue, buffers);
-        let ring = &self.rings[queue];
-        ring.kick.write(1).unwrap();
+        self.kick(queue);
+        self.wait_used(queue)
+    }
+
+    /// Notifies the device.
+    pub fn kick(&self, queue: usize) {
+        self.rings[queue].kick.write(1).unwrap();
+    }
+
+    /// Waits until the last message is used; returns the length it was used with.
+    pub fn wait_used(&self, queue: usize) -> u32 {
+        let next = self.rings[queue].next;
         let used = ring_address(queue) + 2 * PAGE;
-        while self.read_u16(used + 2) != ring.next {
+        while self.read_u16(used + 2) != next {
             self.wait_for_interrupt(queue);
         }
-        let slot = u64::from(ring.next.wrapping_sub(1) % QUEUE_SIZE);
+        let slot = u64::from(next.wrapping_sub(1) % QUEUE_SIZE);
         let mut length = [0; 4];
         self.memory
             .read_exact_at(&mut length, used + 4 + 8 * slot + 4)
@@ -187,11 +197,13 @@ impl Guest {
         self.send(queue, &[Buffer::Readable(message)])
     }
 
-    fn post(&mut self, queue: usize, buffers: &[Buffer<'_>]) {
+    /// Makes one message available, without a notification.
+    pub fn post(&mut self, queue: usize, buffers: &[Buffer<'_>]) {
         assert!(buffers.len() <= usize::from(QUEUE_SIZE));
         let ring = ring_address(queue);
         for (index, buffer) in (0u16..).zip(buffers) {
-            let own = BUFFERS + u64::from(index) * BUFFER_BYTES;
+            let slot = queue as u64 * u64::from(QUEUE_SIZE) + u64::from(index);
+            let own = BUFFERS + slot * BUFFER_BYTES;
             let (address, len, flags) = match *buffer {
                 Buffer::Readable(bytes) => {
                     assert!(bytes.len() as u64 <= BUFFER_BYTES);

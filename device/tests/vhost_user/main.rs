@@ -23,7 +23,11 @@ use guest::REGION_PAGES;
 use serde_json::json;
 use serde_json::Value;
 use tempfile::TempDir;
+use vhost_device_balloon::args::CtlArgs;
+use vhost_device_balloon::args::CtlCommand;
 use vhost_device_balloon::balloon::Counters;
+use vhost_device_balloon::ctl;
+use vhost_device_balloon::ctl::CtlError;
 use vhost_device_balloon::daemon::Daemon;
 use vhost_device_balloon::daemon::DaemonConfig;
 use vhost_device_balloon::virtio_balloon::feature;
@@ -297,6 +301,49 @@ fn pages_given_twice_are_held_once() {
     assert_eq!(counters.pages_held, 10);
     assert_eq!(counters.inflate.duplicates, 5);
     assert_eq!(counters.deflate.duplicates, 5);
+}
+
+#[test]
+fn deflation_comes_before_inflation() {
+    let daemon = Running::new();
+    let mut client = daemon.client();
+    let mut guest = daemon.guest();
+    guest.start(PFNS);
+    let message = pfns(100..110);
+    guest.send_bytes(INFLATE, &message);
+    for queue in [INFLATE, DEFLATE] {
+        guest.post(queue, &[Buffer::Readable(&message)]);
+    }
+    guest.kick(INFLATE);
+    guest.wait_used(INFLATE);
+    let counters = client.counters();
+    assert_eq!(counters.pages_held, 10, "taken back, then given again");
+    assert_eq!(counters.inflate.duplicates, 0);
+}
+
+#[test]
+fn a_client_waits_for_the_guest() {
+    let daemon = Running::new();
+    let mut guest = daemon.guest();
+    guest.start(PFNS);
+    let set = |size| {
+        ctl::run(&CtlArgs {
+            control_path: daemon.dir.path().join("control"),
+            command: CtlCommand::Set { size, wait: true },
+        })
+    };
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| set(RAM - 40960));
+        assert_eq!(guest.read_channel(), [2]);
+        assert_eq!(guest.read_channel(), [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        let target = guest.num_pages();
+        guest.set_actual(target);
+        waiting.join().unwrap().unwrap();
+        let waiting = scope.spawn(|| set(RAM - 81920));
+        assert_eq!(guest.read_channel(), [2]);
+        drop(guest);
+        assert!(matches!(waiting.join().unwrap(), Err(CtlError::GuestGone)));
+    });
 }
 
 #[test]
