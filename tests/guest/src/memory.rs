@@ -20,6 +20,8 @@ pub struct Memory {
     pub balloon_inflate: u64,
     /// Pages that ever came out.
     pub balloon_deflate: u64,
+    /// Pages of the balloon that compaction moved.
+    pub balloon_migrate: u64,
     /// Processes that the OOM killer ended.
     pub oom_kill: u64,
 }
@@ -36,6 +38,7 @@ impl Memory {
             nr_balloon_pages: field(vmstat, "nr_balloon_pages")?,
             balloon_inflate: field(vmstat, "balloon_inflate")?,
             balloon_deflate: field(vmstat, "balloon_deflate")?,
+            balloon_migrate: field(vmstat, "balloon_migrate")?,
             oom_kill: field(vmstat, "oom_kill")?,
         })
     }
@@ -58,7 +61,7 @@ mod tests {
 
     const MEMINFO: &str = "MemTotal:         400 kB\nMemFree:          200 kB\nMemAvailable:     240 kB\nBalloon:           80 kB\n";
     const VMSTAT: &str =
-        "nr_balloon_pages 20\nballoon_inflate 30\nballoon_deflate 10\noom_kill 0\n";
+        "nr_balloon_pages 20\nballoon_inflate 30\nballoon_deflate 10\nballoon_migrate 3\noom_kill 0\n";
 
     #[test]
     fn kibibytes_become_pages() {

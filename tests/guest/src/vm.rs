@@ -103,6 +103,15 @@ pub struct Vm {
 impl Vm {
     /// Boots the guest; all logs go to `directory`. No balloon driver is loaded yet.
     pub fn boot(setup: &Setup, directory: &Path) -> Result<Self> {
+        let daemon = match setup.device {
+            Device::Qemu => None,
+            Device::Daemon(features) => Some(Daemon::start(features, directory)?),
+        };
+        Self::boot_with(setup, daemon, directory)
+    }
+
+    /// Boots the guest with a daemon that may have served others before.
+    pub fn boot_with(setup: &Setup, daemon: Option<Daemon>, directory: &Path) -> Result<Self> {
         if let Driver::Faulty(fault) = setup.driver {
             let known = environment::faulty_modules()?
                 .iter()
@@ -110,10 +119,6 @@ impl Vm {
             ensure!(known, "no {fault}.ko in the directory that VBB_FAULTY_MODULES names; `make check` builds it");
         }
         let mut machine = setup.machine.clone();
-        let daemon = match setup.device {
-            Device::Qemu => None,
-            Device::Daemon(features) => Some(Daemon::start(features, directory)?),
-        };
         if setup.plugged {
             if let Some(daemon) = &daemon {
                 let chardev = format!("socket,id={CHARDEV_ID},path={}", daemon.socket_path());
@@ -400,8 +405,14 @@ impl Vm {
         Ok(())
     }
 
-    /// Powers the guest off in an orderly way, whatever the balloon does, and judges its log.
-    pub fn finish(mut self) -> Result<()> {
+    /// Powers the guest off in an orderly way, whatever the balloon does, judges its log, and ends
+    /// the daemon.
+    pub fn finish(self) -> Result<()> {
+        self.power_off()?.map_or(Ok(()), Daemon::stop)
+    }
+
+    /// Powers the guest off in an orderly way and judges its log. The daemon lives on.
+    pub fn power_off(mut self) -> Result<Option<Daemon>> {
         self.guest
             .memory()
             .context("the guest does not answer at the end")?;
@@ -410,9 +421,8 @@ impl Vm {
         self.qemu
             .wait_end(Duration::from_secs(60))
             .context("powering the guest off")?;
-        if let Some(mut daemon) = self.daemon.take() {
+        if let Some(daemon) = &mut self.daemon {
             daemon.expect_alive()?;
-            daemon.stop()?;
         }
         audit(&self.qemu.guest_log()?, self.boots, &self.allowed)?;
         let lines = self.probe_lines()?;
@@ -422,7 +432,12 @@ impl Vm {
                 self.probes
             );
         }
-        Ok(())
+        Ok(self.daemon)
+    }
+
+    /// Kills QEMU. The daemon lives on.
+    pub fn kill(self) -> Option<Daemon> {
+        self.daemon
     }
 }
 

@@ -26,6 +26,7 @@ const EVERYWHERE: &[(&str, Scenario)] = &[
     ("targets", targets::targets),
     ("reclaim", reclaim::reclaim),
     ("fragmented", fragmented::fragmented),
+    ("compaction", fragmented::compaction),
     ("rebind", reload::rebind),
     ("reload", reload::reload),
     ("rmmod_while_inflating", reload::rmmod_while_inflating),
@@ -42,6 +43,7 @@ const EVERYWHERE: &[(&str, Scenario)] = &[
 /// What only the daemon can show: it acknowledges at its own time, as QEMU's balloon never does.
 const DAEMON: &[(&str, Scenario)] = &[
     ("interrupts_elsewhere", interrupts::interrupts_elsewhere),
+    ("next_guest", lifecycle::next_guest),
     ("stress", stress::stress),
     ("high_memory", memory_map::high_memory),
     ("wide_span", memory_map::wide_span),
@@ -51,7 +53,6 @@ const DAEMON: &[(&str, Scenario)] = &[
 const CORE: &[(&str, Scenario)] = &[
     ("targets", targets::targets),
     ("reclaim", reclaim::reclaim),
-    ("fragmented", fragmented::fragmented),
     ("reload", reload::reload),
 ];
 

@@ -38,6 +38,29 @@ pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.finish()
 }
 
+/// Compaction moves pages of the balloon: it stays as large as it was, and the device knows.
+pub fn compaction(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 1024;
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    let available = vm.guest.memory()?.available * PAGE_SIZE;
+    vm.guest.fragment(available - SPARE)?;
+    let target = vm.guest.memory()?.available - SPARE / PAGE_SIZE;
+    vm.reach(target)?;
+    // Now a page is free beside each of the balloon's.
+    vm.guest.release()?;
+    vm.guest.shell("echo 1 > /proc/sys/vm/compact_memory")?;
+    let moved = vm.guest.memory()?.balloon_migrate;
+    ensure!(
+        moved > 100,
+        "compaction moved only {moved} pages of the balloon"
+    );
+    vm.expect_balloon(target)?;
+    vm.reach(target / 2)?;
+    vm.reach(0)?;
+    vm.finish()
+}
+
 /// Free pages that have no free neighbour: the first figure of each zone.
 fn single_pages(buddyinfo: &str) -> Result<u64> {
     buddyinfo

@@ -41,3 +41,24 @@ pub fn poweroff_while_inflating(mut setup: Setup, directory: &Path) -> Result<()
     interrupt(&mut vm, 0, to)?;
     vm.finish()
 }
+
+/// One daemon serves one guest after another, whether the one before powered off or was killed.
+pub fn next_guest(setup: Setup, directory: &Path) -> Result<()> {
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    let pages = vm.ram / 2;
+    vm.reach(pages)?;
+    let daemon = vm.power_off()?;
+
+    let mut vm = Vm::boot_with(&setup, daemon, directory)?;
+    vm.load()?;
+    vm.reach(pages)?;
+    interrupt(&mut vm, 0, pages)?;
+    let daemon = vm.kill();
+
+    let mut vm = Vm::boot_with(&setup, daemon, directory)?;
+    vm.load()?;
+    vm.reach(pages)?;
+    vm.reach(0)?;
+    vm.finish()
+}

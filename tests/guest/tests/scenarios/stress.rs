@@ -1,4 +1,4 @@
-//! Targets that change all the time while the driver comes and goes.
+//! Targets that change all the time while the driver comes and goes and the guest is paused.
 
 use std::env;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::vm::{Setup, Vm};
+use serde_json::Value;
 
 /// How long, in seconds, where `VBB_STRESS_SECONDS` does not say.
 const SECONDS: u64 = 30;
@@ -40,6 +41,7 @@ pub fn stress(setup: Setup, directory: &Path) -> Result<()> {
         };
         std::thread::sleep(Duration::from_micros(pause));
     }
+    vm.qemu.qmp.execute("cont", Value::Null)?;
     let loads: usize = vm
         .guest
         .shell("touch /tmp/stop; while [ ! -e /tmp/loads ]; do usleep 10000; done; cat /tmp/loads")?
