@@ -13,7 +13,7 @@ help:
 	@echo 'make distclean remove build/ and the cache'
 
 run:
-	@scripts/with-guest cargo run --release -p guest-tests --bin run
+	@scripts/with-guest sh -c 'cargo build --release -p guest-tests --bins && exec cargo run --quiet --release -p guest-tests --bin run'
 
 check:
 	@scripts/check
