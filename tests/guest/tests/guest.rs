@@ -4,6 +4,7 @@
 mod scenarios;
 
 use std::path::Path;
+use std::thread::available_parallelism;
 
 use anyhow::Result;
 use guest_tests::accelerator::Accelerator;
@@ -71,7 +72,10 @@ const SPANS: &[(&str, Scenario)] = &[
 fn main() {
     let mut arguments = Arguments::from_args();
     // A guest has two processors and wants them.
-    arguments.test_threads.get_or_insert(1);
+    let processors = available_parallelism().map_or(1, usize::from);
+    arguments
+        .test_threads
+        .get_or_insert((processors / 2).max(1));
     if !arguments.list {
         println!("guests run under {}", Accelerator::best());
     }
