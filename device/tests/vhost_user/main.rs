@@ -269,7 +269,7 @@ fn bad_messages_are_returned_counted_and_without_effect() {
     reject(&mut guest, &[Buffer::Readable(&response(&spoilt))]);
     reject(&mut guest, &[Buffer::Readable(&good[..15])]);
     reject(&mut guest, &[Buffer::Readable(&[])]);
-    reject(&mut guest, &[Buffer::Readable(&good), Buffer::Writable(8)]);
+    reject(&mut guest, &[Buffer::Readable(&good), Buffer::Writable(0)]);
     reject(
         &mut guest,
         &[Buffer::Readable(&good), Buffer::At(REGION_PAGES << 12, 8)],
