@@ -194,7 +194,7 @@ pub(crate) fn response_header(data_len: u32) -> [u8; HEAD_LEN] {
 /// An entry's head: `start_pfn` bits 0-51, `page_shift` bits 52-57, `bmap_len` bits 58-63.
 fn head(start_pfn: u64, page_shift: u32, words: usize) -> u64 {
     let bmap_len = (words as u64).saturating_mul(8);
-    (start_pfn & ((1 << 52) - 1)) | u64::from(page_shift) << 52 | bmap_len << 58
+    (start_pfn & ((1 << 52) - 1)) | (u64::from(page_shift) << 52) | (bmap_len << 58)
 }
 
 /// The PFN that comes after `words` words from `start` on.

@@ -23,7 +23,7 @@ use crate::{
 use core::cmp::Ordering;
 use kernel::{
     alloc::flags::{
-        GFP_KERNEL,
+        GFP_NOWAIT,
         __GFP_NOWARN, //
     },
     prelude::*,
@@ -195,7 +195,8 @@ impl Balloon {
             if fault::MORE_BITMAPS {
                 break;
             }
-            match KVec::zeroed(WORDS_PER_BITMAP, GFP_KERNEL | __GFP_NOWARN) {
+            // Without reclaim: the balloon must not take this from anybody either.
+            match KVec::zeroed(WORDS_PER_BITMAP, GFP_NOWAIT | __GFP_NOWARN) {
                 Ok(bitmap) => self.reporter.lock().add_bitmap(bitmap),
                 Err(_) => break,
             }

@@ -34,7 +34,7 @@ fn a_range_wants_as_many_bitmaps_as_it_touches() {
 fn a_window_begins_at_the_word_of_its_start() {
     let mut map = PageBitmaps::new(zeroed());
     assert_eq!(map.mark(130, [130, 191, 192].into_iter()), None);
-    assert_eq!(words(&map), [(128, 1 << 2 | 1 << 63), (192, 1)]);
+    assert_eq!(words(&map), [(128, (1 << 2) | (1 << 63)), (192, 1)]);
 }
 
 #[test]
