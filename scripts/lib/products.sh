@@ -14,6 +14,16 @@ ensure_products() {
 	write_qemu
 }
 
+# ensure_faulty_modules: set FAULTY_MODULES, a directory with a module for each fault of driver/fault.rs.
+ensure_faulty_modules() {
+	local fault
+	FAULTY_MODULES=$BUILD/faulty-modules
+	for fault in first_bitmap more_bitmaps; do
+		"$SCRIPTS/module" MO="$FAULTY_MODULES/$fault" BALLOON_BMAP_FAULTS="$fault"
+		ln -sf "$fault/virtio-balloon-bmap.ko" "$FAULTY_MODULES/$fault.ko"
+	done
+}
+
 # QEMU runs outside the root too, by the root's own loader.
 write_qemu() {
 	cat >"$QEMU.$$" <<-END
