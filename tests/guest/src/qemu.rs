@@ -25,6 +25,8 @@ pub const HOTPLUG_BUS: &str = "hotplug-port";
 pub struct Machine {
     /// RAM.
     pub memory_mib: u64,
+    /// The host has all RAM from the start, not only what the guest has written to.
+    pub preallocated: bool,
     /// More RAM, this many GiB up in the guest's physical address space.
     pub far_memory: Option<FarMemory>,
     /// More words for the kernel's command line.
@@ -48,6 +50,7 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             memory_mib: 512,
+            preallocated: false,
             far_memory: None,
             command_line: String::new(),
             devices: Vec::new(),
@@ -185,7 +188,10 @@ impl Qemu {
 
 fn memory_arguments(machine: &Machine) -> Vec<String> {
     let mib = machine.memory_mib;
-    let backend = |id: &str, mib: u64| format!("memory-backend-memfd,id={id},size={mib}M,share=on");
+    let prealloc = if machine.preallocated { "on" } else { "off" };
+    let backend = |id: &str, mib: u64| {
+        format!("memory-backend-memfd,id={id},size={mib}M,share=on,prealloc={prealloc}")
+    };
     let mut arguments = vec!["-object".into(), backend("ram", mib), "-m".into()];
     match machine.far_memory {
         None => arguments.push(format!("{mib}M")),

@@ -9,9 +9,11 @@ use guest_tests::{MIB, PAGE_SIZE};
 /// Left to the guest beside the balloon.
 const SPARE: u64 = 64 * MIB;
 
-/// The target is reached to the page where most of what is free has no free neighbour.
+/// The target is reached to the page where most of what is free has no free neighbour, and the
+/// host has each page of RAM but those of the balloon.
 pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.memory_mib = 1024;
+    setup.machine.preallocated = true;
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
     let available = vm.guest.memory()?.available * PAGE_SIZE;
@@ -30,8 +32,21 @@ pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
         "the target needs no single page: {memory:?}"
     );
     vm.reach(target)?;
+    let resident = vm.qemu.resident()? / PAGE_SIZE;
+    ensure!(
+        resident == vm.ram - target,
+        "the host has {resident} of {} pages, {target} are the balloon's",
+        vm.ram
+    );
     vm.reach(target / 3)?;
     vm.reach(target + 1)?;
+    // What came back from the balloon in between is resident only where it was used.
+    let resident = vm.qemu.resident()? / PAGE_SIZE;
+    ensure!(
+        resident < vm.ram - target,
+        "the host has {resident} of {} pages, {target} + 1 are the balloon's",
+        vm.ram
+    );
     // The pages that were held had better be untouched.
     vm.guest.release()?;
     vm.reach(0)?;
