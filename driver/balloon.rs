@@ -64,6 +64,8 @@ pub(crate) struct Balloon {
     pub(crate) pages: BalloonPages,
     /// What the host holds, in units of 4 KiB. Changed by the size worker, or when that is stopped.
     pub(crate) held: Atomic<u64>,
+    /// Whether it was said that the guest has no memory for the balloon.
+    pub(crate) out_of_puff: Atomic<bool>,
     used: Arc<UsedBuffers>,
     #[pin]
     size_work: DelayedWork<Self>,
@@ -83,6 +85,7 @@ impl Balloon {
                 pages <- BalloonPages::new(reporter.clone(), true),
                 reporter,
                 held: Atomic::new(0),
+                out_of_puff: Atomic::new(false),
                 used,
                 size_work <- new_delayed_work!("Balloon::size_work"),
             }),

@@ -11,7 +11,7 @@ use crate::{
         PfnRange,
         WORDS_PER_BITMAP, //
     },
-    fault,
+    fault, memory_info,
     pages::{
         Allocated,
         PageList,
@@ -28,7 +28,10 @@ use kernel::{
     },
     prelude::*,
     sync::{
-        atomic::Relaxed,
+        atomic::{
+            Full,
+            Relaxed, //
+        },
         Arc, //
     },
     time::{
@@ -69,7 +72,7 @@ impl WorkItem for Balloon {
         match this.step() {
             Ok(Next::Continue) => return work::start(&this),
             Ok(Next::Later) => work::start_later(&this, msecs_to_jiffies(PUFF_MS)),
-            Ok(Next::Done) => {}
+            Ok(Next::Done) => this.out_of_puff.store(false, Relaxed),
             Err(err) => {
                 let dev: &kernel::device::Device = this.dev.as_ref();
                 dev_err!(dev, "the device does not answer: {err:?}\n");
@@ -115,9 +118,12 @@ impl Balloon {
     ///
     /// Those of [`crate::reporter::Reporter::tell`].
     fn fill(&self, wanted: usize) -> Result<usize> {
-        let pages = PageList::allocate(wanted);
+        // What is not available to programs either is left alone: the last of it is what the
+        // kernel needs to make more, and where there is no more, taking it ends with a process
+        // killed.
+        let pages = PageList::allocate(wanted.min(memory_info::available_pages()));
         let got = pages.len();
-        if got < wanted {
+        if got < wanted && !self.out_of_puff.xchg(true, Full) {
             self.dev.out_of_puff(wanted.saturating_sub(got));
         }
         if got == 0 {
