@@ -7,6 +7,5 @@
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_ring.h>
 #include <linux/balloon.h>
-#include <linux/mm.h>
 
 #include "helpers.h"

@@ -11,7 +11,7 @@ use crate::{
         PfnRange,
         WORDS_PER_BITMAP, //
     },
-    fault, memory_info,
+    fault,
     pages::{
         Allocated,
         PageList,
@@ -26,6 +26,7 @@ use kernel::{
         GFP_NOWAIT,
         __GFP_NOWARN, //
     },
+    page::PAGE_SHIFT,
     prelude::*,
     sync::{
         atomic::{
@@ -51,6 +52,12 @@ const WINDOW: usize = 16384;
 
 /// How long to wait for the guest to have memory again.
 const PUFF_MS: Msecs = 200;
+
+/// How many pages a guest keeps that has no more: 4 MiB.
+///
+/// The last page that can be had is at the watermark below which the kernel looks for somebody to
+/// kill, whoever asks for memory next.
+const CUSHION: usize = (4 << 20) >> PAGE_SHIFT;
 
 /// How long to wait for compaction to let go of pages.
 const ISOLATED: Delta = Delta::from_millis(10);
@@ -118,14 +125,14 @@ impl Balloon {
     ///
     /// Those of [`crate::reporter::Reporter::tell`].
     fn fill(&self, wanted: usize) -> Result<usize> {
-        // What is not available to programs either is left alone: the last of it is what the
-        // kernel needs to make more, and where there is no more, taking it ends with a process
-        // killed.
-        let pages = PageList::allocate(wanted.min(memory_info::available_pages()));
-        let got = pages.len();
-        if got < wanted && !self.out_of_puff.xchg(true, Full) {
-            self.dev.out_of_puff(wanted.saturating_sub(got));
+        let mut pages = PageList::allocate(wanted);
+        if pages.len() < wanted {
+            drop(pages.split(CUSHION));
+            if !self.out_of_puff.xchg(true, Full) {
+                self.dev.out_of_puff(wanted.saturating_sub(pages.len()));
+            }
         }
+        let got = pages.len();
         if got == 0 {
             return Ok(0);
         }

@@ -23,7 +23,6 @@ mod bitmap;
 mod bitmap_message;
 mod compaction;
 mod fault;
-mod memory_info;
 mod message;
 mod pages;
 mod pfn_array;
