@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo 'make run       show a stock Debian guest giving memory back through page bitmaps'
 	@echo 'make check     formats, lints, host tests and guest tests'
+	@echo 'make check-long the same with further trials, and more stress'
 	@echo 'make modules   build the module, build/module/virtio-balloon-bmap.ko, for the guest'
 	@echo '               KDIR=/path: for the prepared kernel tree there, and without any set-up'
 	@echo 'make paths     print where the kernel, the modules, QEMU and the device lie, as KEY=VALUE'
@@ -17,6 +18,9 @@ run:
 
 check:
 	@scripts/check
+
+check-long:
+	@VBB_LONG=1 VBB_STRESS_SECONDS=60 scripts/check
 
 modules:
 	@scripts/module $(MAKEOVERRIDES)
@@ -30,4 +34,4 @@ clean:
 distclean:
 	@scripts/distclean
 
-.PHONY: help run check modules paths clean distclean
+.PHONY: help run check check-long modules paths clean distclean

@@ -50,6 +50,11 @@ pub fn faulty_modules() -> Result<Vec<(String, PathBuf)>> {
     Ok(modules)
 }
 
+/// Whether trials that only repeat others in a different place are wanted: `make check-long`.
+pub fn long() -> bool {
+    env::var_os("VBB_LONG").is_some()
+}
+
 /// The daemon `vhost-device-balloon`.
 pub fn device() -> Result<PathBuf> {
     file("VBB_DEVICE")

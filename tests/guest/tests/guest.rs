@@ -71,11 +71,9 @@ const SPANS: &[(&str, Scenario)] = &[
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // A guest has two processors and wants them.
+    // A guest has two processors, but seldom uses both.
     let processors = available_parallelism().map_or(1, usize::from);
-    arguments
-        .test_threads
-        .get_or_insert((processors / 2).max(1));
+    arguments.test_threads.get_or_insert(processors);
     if !arguments.list {
         println!("guests run under {}", Accelerator::best());
     }
@@ -158,6 +156,7 @@ fn trials() -> Vec<Trial> {
         &[SPANS],
     );
     // The device is a balloon by itself, and the harness right, when the distribution's driver says so.
+    let stock = if environment::long() { EVERYWHERE } else { CORE };
     add(
         "stock_device",
         Driver::Stock,
@@ -170,7 +169,7 @@ fn trials() -> Vec<Trial> {
         Driver::Stock,
         Device::Qemu,
         pfns,
-        &[EVERYWHERE],
+        &[stock],
     );
     trials
 }
