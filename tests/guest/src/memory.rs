@@ -1,4 +1,4 @@
-//! The guest's account of its memory, from /proc/meminfo and /proc/vmstat.
+//! The guest's account of its memory, from /proc/meminfo, /proc/vmstat and /proc/zoneinfo.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,8 @@ pub struct Memory {
     pub total: u64,
     /// `MemFree`.
     pub free: u64,
+    /// Free pages that a processor keeps for itself, which are not in `MemFree`.
+    pub per_cpu: u64,
     /// `MemAvailable`.
     pub available: u64,
     /// `Balloon`: what /proc/meminfo says the balloon holds.
@@ -27,12 +29,18 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reads the two files' contents.
-    pub fn parse(meminfo: &str, vmstat: &str) -> Result<Self> {
+    /// Reads the three files' contents.
+    pub fn parse(meminfo: &str, vmstat: &str, zoneinfo: &str) -> Result<Self> {
         let pages = |name| field(meminfo, name).map(|kib| kib / 4);
+        let per_cpu = zoneinfo
+            .lines()
+            .filter(|line| line.trim_start().starts_with("count:"));
         Ok(Self {
             total: pages("MemTotal:")?,
             free: pages("MemFree:")?,
+            per_cpu: per_cpu
+                .map(|line| field(line, "count:"))
+                .sum::<Result<u64>>()?,
             available: pages("MemAvailable:")?,
             balloon: pages("Balloon:")?,
             nr_balloon_pages: field(vmstat, "nr_balloon_pages")?,
@@ -63,17 +71,20 @@ mod tests {
     const VMSTAT: &str =
         "nr_balloon_pages 20\nballoon_inflate 30\nballoon_deflate 10\nballoon_migrate 3\noom_kill 0\n";
 
+    const ZONEINFO: &str = "Node 0, zone DMA\n  pages free 1\n    cpu: 0\n              count:    7\n              high:     9\n    cpu: 1\n              count:    5\n";
+
     #[test]
     fn kibibytes_become_pages() {
-        let memory = Memory::parse(MEMINFO, VMSTAT).unwrap();
+        let memory = Memory::parse(MEMINFO, VMSTAT, ZONEINFO).unwrap();
         assert_eq!((memory.total, memory.free, memory.available), (100, 50, 60));
+        assert_eq!(memory.per_cpu, 12);
         assert_eq!((memory.balloon, memory.nr_balloon_pages), (20, 20));
         assert_eq!((memory.balloon_inflate, memory.balloon_deflate), (30, 10));
     }
 
     #[test]
     fn a_missing_field_is_named() {
-        let error = Memory::parse("MemTotal: 4 kB", VMSTAT)
+        let error = Memory::parse("MemTotal: 4 kB", VMSTAT, ZONEINFO)
             .unwrap_err()
             .to_string();
         assert!(error.contains("MemFree:"), "{error}");

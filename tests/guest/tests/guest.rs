@@ -156,7 +156,11 @@ fn trials() -> Vec<Trial> {
         &[SPANS],
     );
     // The device is a balloon by itself, and the harness right, when the distribution's driver says so.
-    let stock = if environment::long() { EVERYWHERE } else { CORE };
+    let stock = if environment::long() {
+        EVERYWHERE
+    } else {
+        CORE
+    };
     add(
         "stock_device",
         Driver::Stock,
@@ -164,13 +168,7 @@ fn trials() -> Vec<Trial> {
         pfns,
         &[CORE],
     );
-    add(
-        "stock_qemu",
-        Driver::Stock,
-        Device::Qemu,
-        pfns,
-        &[stock],
-    );
+    add("stock_qemu", Driver::Stock, Device::Qemu, pfns, &[stock]);
     trials
 }
 

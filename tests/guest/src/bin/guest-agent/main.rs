@@ -103,8 +103,7 @@ fn shell(script: &str) -> Result<Output> {
 fn memory() -> Result<Memory> {
     // The kernel keeps small differences on each processor; this adds them up.
     fs::write("/proc/sys/vm/stat_refresh", "1").context("stat_refresh")?;
-    Memory::parse(
-        &fs::read_to_string("/proc/meminfo")?,
-        &fs::read_to_string("/proc/vmstat")?,
-    )
+    let [meminfo, vmstat, zoneinfo] =
+        ["meminfo", "vmstat", "zoneinfo"].map(|name| fs::read_to_string(format!("/proc/{name}")));
+    Memory::parse(&meminfo?, &vmstat?, &zoneinfo?)
 }
