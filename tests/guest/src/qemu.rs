@@ -18,7 +18,7 @@ use crate::qmp::Qmp;
 use crate::{environment, host_memory, initramfs};
 
 /// The bus that takes devices while the guest runs.
-pub const HOTPLUG_BUS: &str = "hotplug-port";
+const HOTPLUG_BUS: &str = "hotplug-port";
 
 /// Everything about the machine but its balloon.
 #[derive(Clone, Debug)]
@@ -160,13 +160,13 @@ impl Qemu {
         Ok(bytes("base-memory") + bytes("plugged-memory"))
     }
 
-    /// Plugs a device into [`HOTPLUG_BUS`].
+    /// Plugs a device into a running guest.
     pub fn plug(&mut self, mut device: Value) -> Result<()> {
         device["bus"] = json!(HOTPLUG_BUS);
         self.qmp.execute("device_add", device).map(|_| ())
     }
 
-    /// Unplugs the device and waits until the guest has let go of it.
+    /// Unplugs a device and waits until the guest has let go of it.
     pub fn unplug(&mut self, id: &str) -> Result<()> {
         self.qmp.execute("device_del", json!({ "id": id }))?;
         self.qmp
