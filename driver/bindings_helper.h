@@ -7,5 +7,6 @@
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_ring.h>
 #include <linux/balloon.h>
+#include <linux/mmzone.h>
 
 #include "helpers.h"

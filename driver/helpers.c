@@ -48,6 +48,17 @@ void balloon_bmap_put_page(struct page *page)
 	put_page(page);
 }
 
+/* Only what is free already, and without touching the last reserves. */
+struct page *balloon_bmap_alloc_block(unsigned int order)
+{
+	return alloc_pages(__GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC, order);
+}
+
+void balloon_bmap_free_block(struct page *page, unsigned int order)
+{
+	__free_pages(page, order);
+}
+
 void balloon_bmap_init_waitqueue(struct wait_queue_head *wq)
 {
 	init_waitqueue_head(wq);

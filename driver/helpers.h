@@ -22,6 +22,8 @@ struct list_head *balloon_bmap_page_lru(struct page *page);
 struct page *balloon_bmap_lru_page(struct list_head *lru);
 unsigned long balloon_bmap_page_pfn(const struct page *page);
 void balloon_bmap_put_page(struct page *page);
+struct page *balloon_bmap_alloc_block(unsigned int order);
+void balloon_bmap_free_block(struct page *page, unsigned int order);
 
 void balloon_bmap_init_waitqueue(struct wait_queue_head *wq);
 void balloon_bmap_wake_up(struct wait_queue_head *wq);

@@ -11,6 +11,7 @@ use crate::{
         PfnRange,
         WORDS_PER_BITMAP, //
     },
+    cushion::Cushion,
     fault,
     pages::{
         Allocated,
@@ -26,7 +27,6 @@ use kernel::{
         GFP_NOWAIT,
         __GFP_NOWARN, //
     },
-    page::PAGE_SHIFT,
     prelude::*,
     sync::{
         atomic::{
@@ -52,12 +52,6 @@ const WINDOW: usize = 16384;
 
 /// How long to wait for the guest to have memory again.
 const PUFF_MS: Msecs = 200;
-
-/// How many pages a guest keeps that has no more: 4 MiB.
-///
-/// The last page that can be had is at the watermark below which the kernel looks for somebody to
-/// kill, whoever asks for memory next.
-const CUSHION: usize = (4 << 20) >> PAGE_SHIFT;
 
 /// How long to wait for compaction to let go of pages.
 const ISOLATED: Delta = Delta::from_millis(10);
@@ -125,14 +119,14 @@ impl Balloon {
     ///
     /// Those of [`crate::reporter::Reporter::tell`].
     fn fill(&self, wanted: usize) -> Result<usize> {
-        let mut pages = PageList::allocate(wanted);
-        if pages.len() < wanted {
-            drop(pages.split(CUSHION));
-            if !self.out_of_puff.xchg(true, Full) {
-                self.dev.out_of_puff(wanted.saturating_sub(pages.len()));
-            }
-        }
+        let cushion = Cushion::take();
+        let pages = PageList::allocate(wanted);
+        drop(cushion);
+
         let got = pages.len();
+        if got < wanted && !self.out_of_puff.xchg(true, Full) {
+            self.dev.out_of_puff(wanted.saturating_sub(got));
+        }
         if got == 0 {
             return Ok(0);
         }

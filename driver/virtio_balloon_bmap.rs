@@ -13,8 +13,9 @@
 //!                            `------> pfn_array ------------------------------------^
 //! ```
 //!
-//! `virtio`, `virtqueue`, `pages`, `balloon_pages` and `work` are safe wrappers of the kernel's
-//! interfaces, and hold all `unsafe` code. `bitmap` and `resp_encoder` need nothing but `core`.
+//! `virtio`, `virtqueue`, `pages`, `balloon_pages`, `cushion` and `work` are safe wrappers of the
+//! kernel's interfaces, and hold all `unsafe` code. `bitmap` and `resp_encoder` need nothing but
+//! `core`.
 
 mod balloon;
 mod balloon_pages;
@@ -22,6 +23,7 @@ mod bindings;
 mod bitmap;
 mod bitmap_message;
 mod compaction;
+mod cushion;
 mod fault;
 mod message;
 mod pages;
