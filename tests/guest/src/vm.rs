@@ -16,7 +16,9 @@ use crate::qemu::{Machine, Qemu};
 use crate::qmp::Qmp;
 use crate::{environment, initramfs, PAGE_SIZE};
 
-const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a guest may fail to boot in a row, less one.
+const BOOT_TRIES: usize = 3;
 /// No target takes this long to reach under emulation; one that is never reached does.
 const TARGET_TIMEOUT: Duration = Duration::from_secs(120);
 /// VIRTIO_BALLOON_F_PAGE_BITMAP.
@@ -127,8 +129,7 @@ impl Vm {
                 .devices
                 .extend(["-device".into(), setup.device.description().to_string()]);
         }
-        let (mut qemu, mut guest) = Qemu::start(&machine, Accelerator::best(), directory)?;
-        let at_boot = greet(&mut guest, &qemu, 1)?;
+        let (mut qemu, guest, at_boot) = boot(&machine, directory)?;
         let ram = qemu.memory_size()? / PAGE_SIZE;
         Ok(Self {
             guest,
@@ -435,6 +436,21 @@ impl Vm {
 }
 
 /// Waits for a boot, which is the guest's `boots`th, to be done and in the log; returns its memory.
+/// Starts the machine until its guest comes up. Under TCG the kernel hangs now and then while it looks
+/// at its clocks, long before there is a balloon driver.
+fn boot(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest, Memory)> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let (qemu, mut guest) = Qemu::start(machine, Accelerator::best(), directory)?;
+        match greet(&mut guest, &qemu, 1) {
+            Ok(at_boot) => return Ok((qemu, guest, at_boot)),
+            Err(error) if tries < BOOT_TRIES => eprintln!("boot {tries} failed: {error:#}"),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 fn greet(guest: &mut Guest, qemu: &Qemu, boots: usize) -> Result<Memory> {
     guest.wait_hello(BOOT_TIMEOUT)?;
     wait_until(

@@ -6,13 +6,13 @@ use anyhow::Result;
 use guest_tests::reclaim::Reclaim;
 use guest_tests::vm::{Setup, Vm};
 
-/// A guest that has used all of its memory inflates three quarters of it around a file that fills
+/// A guest that has used all of its memory inflates two thirds of it around a file that fills
 /// the rest: the host's memory falls by the balloon, within 3 %, and the file stays what it is.
 pub fn reclaim(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.memory_mib = 1024;
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
-    let pages = vm.ram * 3 / 4;
+    let pages = vm.ram * 2 / 3;
     let reclaim = Reclaim::prepare(&mut vm, pages)?;
     vm.reach(pages)?;
     reclaim.expect_host_fell(&mut vm)?;
