@@ -66,6 +66,8 @@ pub(crate) struct Balloon {
     pub(crate) held: Atomic<u64>,
     /// Whether it was said that the guest has no memory for the balloon.
     pub(crate) out_of_puff: Atomic<bool>,
+    /// How often the guest was looked at since.
+    pub(crate) puffs: Atomic<u32>,
     used: Arc<UsedBuffers>,
     #[pin]
     size_work: DelayedWork<Self>,
@@ -86,6 +88,7 @@ impl Balloon {
                 reporter,
                 held: Atomic::new(0),
                 out_of_puff: Atomic::new(false),
+                puffs: Atomic::new(0),
                 used,
                 size_work <- new_delayed_work!("Balloon::size_work"),
             }),

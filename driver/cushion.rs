@@ -34,6 +34,14 @@ impl Cushion {
         }
         Self(blocks)
     }
+
+    /// Whether the guest has the cushion, and as much again. Looks for a moment only.
+    pub(crate) fn is_to_spare() -> bool {
+        let cushion = Self::take();
+        let spare = Self::take();
+        drop(cushion);
+        spare.0.iter().all(Option::is_some)
+    }
 }
 
 impl Drop for Cushion {

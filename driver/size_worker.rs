@@ -53,6 +53,9 @@ const WINDOW: usize = 16384;
 /// How long to wait for the guest to have memory again.
 const PUFF_MS: Msecs = 200;
 
+/// How many looks at a guest without blocks to spare go before a try to get single pages.
+const PUFFS_PER_TRY: u32 = 50;
+
 /// How long to wait for compaction to let go of pages.
 const ISOLATED: Delta = Delta::from_millis(10);
 
@@ -119,6 +122,14 @@ impl Balloon {
     ///
     /// Those of [`crate::reporter::Reporter::tell`].
     fn fill(&self, wanted: usize) -> Result<usize> {
+        // To take the last page is to look for it by reclaim, for as long as that takes and with the
+        // cushion in hand: not at each try.
+        if self.out_of_puff.load(Relaxed) && !Cushion::is_to_spare() {
+            self.puffs.add(1u32, Relaxed);
+            if self.puffs.load(Relaxed) % PUFFS_PER_TRY != 0 {
+                return Ok(0);
+            }
+        }
         let cushion = Cushion::take();
         let pages = PageList::allocate(wanted);
         drop(cushion);
