@@ -135,8 +135,12 @@ impl Balloon {
         drop(cushion);
 
         let got = pages.len();
-        if got < wanted && !self.out_of_puff.xchg(true, Full) {
-            self.dev.out_of_puff(wanted.saturating_sub(got));
+        if got < wanted {
+            if !self.out_of_puff.xchg(true, Full) {
+                self.dev.out_of_puff(wanted.saturating_sub(got));
+            }
+        } else {
+            self.out_of_puff.store(false, Relaxed);
         }
         if got == 0 {
             return Ok(0);
