@@ -15,6 +15,9 @@ use crate::virtio_balloon::BASE_FEATURES;
 use crate::virtio_balloon::VIRTIO_BALLOON_F_DEFLATE_ON_OOM;
 use crate::virtio_balloon::VIRTIO_BALLOON_F_MUST_TELL_HOST;
 use crate::virtio_balloon::VIRTIO_BALLOON_F_PAGE_BITMAP;
+use crate::virtio_balloon::VIRTIO_BALLOON_F_PAGE_POISON;
+use crate::virtio_balloon::VIRTIO_BALLOON_F_REPORTING;
+use crate::virtio_balloon::VIRTIO_BALLOON_F_STATS_VQ;
 
 /// vhost-user device for memory ballooning by page bitmaps.
 #[derive(Clone, Debug, Parser)]
@@ -60,6 +63,20 @@ pub struct DaemonArgs {
     /// Offer DEFLATE_ON_OOM: the guest may take memory back when it runs out of it.
     #[arg(long)]
     deflate_on_oom: bool,
+    /// Offer STATS_VQ: the guest tells how it uses its memory.
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    stats: Switch,
+    /// Offer REPORTING: the guest lends its free pages, which are discarded.
+    #[arg(long)]
+    free_page_reporting: bool,
+    /// Offer PAGE_POISON: the guest tells what it fills free pages with.
+    #[arg(long)]
+    page_poison: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,6 +111,12 @@ pub enum CtlCommand {
     Query,
     /// Print the device's counters as JSON.
     Counters,
+    /// Print the guest's statistics as JSON.
+    Stats {
+        /// Have the guest asked for them every SECONDS from now on; 0 for no longer.
+        #[arg(long, value_name = "SECONDS")]
+        poll: Option<u32>,
+    },
     /// Print how much memory the guest keeps, now and at each change.
     Watch,
     /// End the device.
@@ -106,6 +129,9 @@ impl From<DaemonArgs> for DaemonConfig {
             (args.page_bitmap == Switch::On, VIRTIO_BALLOON_F_PAGE_BITMAP),
             (args.must_tell_host, VIRTIO_BALLOON_F_MUST_TELL_HOST),
             (args.deflate_on_oom, VIRTIO_BALLOON_F_DEFLATE_ON_OOM),
+            (args.stats == Switch::On, VIRTIO_BALLOON_F_STATS_VQ),
+            (args.free_page_reporting, VIRTIO_BALLOON_F_REPORTING),
+            (args.page_poison, VIRTIO_BALLOON_F_PAGE_POISON),
         ];
         let features = optional
             .into_iter()
@@ -165,12 +191,21 @@ mod tests {
         let bitmap = feature(VIRTIO_BALLOON_F_PAGE_BITMAP);
         let tell = feature(VIRTIO_BALLOON_F_MUST_TELL_HOST);
         let oom = feature(VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
-        assert_eq!(config("").features, BASE_FEATURES | bitmap);
-        assert_eq!(config("--page-bitmap=off").features, BASE_FEATURES);
+        let stats = feature(VIRTIO_BALLOON_F_STATS_VQ);
+        let poison = feature(VIRTIO_BALLOON_F_PAGE_POISON);
+        let report = feature(VIRTIO_BALLOON_F_REPORTING);
+        let usual = BASE_FEATURES | bitmap | stats;
+        assert_eq!(config("").features, usual);
+        assert_eq!(
+            config("--page-bitmap=off --stats=off").features,
+            BASE_FEATURES
+        );
         assert_eq!(
             config("--page-bitmap on --must-tell-host --deflate-on-oom").features,
-            BASE_FEATURES | bitmap | tell | oom
+            usual | tell | oom
         );
+        assert_eq!(config("--free-page-reporting").features, usual | report);
+        assert_eq!(config("--page-poison").features, usual | poison);
     }
 
     #[test]

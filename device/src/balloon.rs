@@ -2,27 +2,38 @@
 
 //! The balloon itself: target, what the guest reports, the pages held, and the counters.
 
-use std::cmp::Ordering;
+use std::sync::Arc;
 
 use log::debug;
 use log::error;
 use log::info;
 use log::warn;
-use serde::Deserialize;
-use serde::Serialize;
 use thiserror::Error;
 
+use crate::budget::Budget;
+use crate::chain::Buffer;
+use crate::chain::ChainError;
+use crate::counters::reject;
+use crate::counters::Counters;
+use crate::counters::QueueCounters;
+use crate::counters::ReportingCounters;
+use crate::discard::Aggregate;
+use crate::discard::Discard;
+use crate::discard::Discarded;
 use crate::held::HeldSet;
-use crate::memory::Aggregate;
-use crate::memory::Discarded;
 use crate::memory::GuestRam;
 use crate::message::decode_pfns;
 use crate::message::decode_response;
 use crate::message::DecodeError;
-use crate::queue::ChainError;
+use crate::report::decode_report;
+use crate::statistics::StatisticsCounters;
+use crate::virtio_balloon::feature;
 use crate::virtio_balloon::Config;
 use crate::virtio_balloon::CONFIG_SIZE;
 use crate::virtio_balloon::PAGE_SIZE;
+use crate::virtio_balloon::VIRTIO_BALLOON_F_MUST_TELL_HOST;
+use crate::virtio_balloon::VIRTIO_BALLOON_F_PAGE_BITMAP;
+use crate::virtio_balloon::VIRTIO_BALLOON_F_PAGE_POISON;
 
 /// Why the frontend's access to the configuration space is refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -50,72 +61,27 @@ pub enum Direction {
     Deflate,
 }
 
-/// What came through one queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueCounters {
-    /// Messages taken off the queue, whatever became of them.
-    pub messages: u64,
-    /// Bytes of those messages.
-    pub bytes: u64,
-    /// Pages of 4 KiB in the accepted messages.
-    pub pages: u64,
-    /// Runs in the accepted bitmap messages.
-    pub runs: u64,
-    /// Bitmap words in the accepted bitmap messages.
-    pub words: u64,
-    /// Pages that were held already (inflate) or not held (deflate).
-    pub duplicates: u64,
-    /// Messages rejected as malformed.
-    pub rejected: u64,
-    /// Messages ignored for their unknown command.
-    pub ignored: u64,
-    /// Notifications from the driver (kicks).
-    pub notifications: u64,
-}
-
-/// All counters, from the frontend's connection on, and the state they belong to.
-///
-/// This is the answer to `query-balloon-counters`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    pub inflate: QueueCounters,
-    pub deflate: QueueCounters,
-    pub discard: Discarded,
-    /// Pages of 4 KiB the balloon holds now.
-    pub pages_held: u64,
-    /// Interrupts sent to the driver.
-    pub interrupts: u64,
-    /// Pages of 4 KiB the balloon shall hold (`num_pages`).
-    pub target: u32,
-    /// Pages of 4 KiB the driver says it holds.
-    pub actual: u32,
-    /// Whether messages are page bitmaps.
-    pub page_bitmap: bool,
-    /// The guest's memory size in bytes.
-    pub ram: u64,
-    /// Whether a driver is running.
-    pub started: bool,
-}
-
 /// The balloon of one virtual machine.
 #[derive(Debug, Default)]
 pub struct Balloon {
-    ram: Option<GuestRam>,
+    ram: Option<Arc<GuestRam>>,
     held: HeldSet,
+    forgotten: u64,
     config: Config,
-    page_bitmap: bool,
-    must_tell_host: bool,
+    /// What the driver negotiated.
+    features: u64,
     warned_aggregate: bool,
     inflate: QueueCounters,
     deflate: QueueCounters,
     discard: Discarded,
+    reporting: ReportingCounters,
     interrupts: u64,
 }
 
 impl Balloon {
     /// The guest's memory, once the frontend has shared it.
     pub fn ram(&self) -> Option<&GuestRam> {
-        self.ram.as_ref()
+        self.ram.as_deref()
     }
 
     /// Takes over a new memory table. The pages held stay held.
@@ -133,20 +99,31 @@ impl Balloon {
                 );
             }
         }
-        self.ram = Some(ram);
+        self.ram = Some(Arc::new(ram));
     }
 
     /// Takes over what the driver negotiated.
-    pub fn set_negotiated(&mut self, page_bitmap: bool, must_tell_host: bool) {
-        self.page_bitmap = page_bitmap;
-        self.must_tell_host = must_tell_host;
+    pub fn set_features(&mut self, features: u64) {
+        self.features = features;
+    }
+
+    fn has(&self, bit: u32) -> bool {
+        self.features & feature(bit) != 0
     }
 
     /// Starts from nothing held: the device was reset, so the driver begins anew.
+    ///
+    /// `poison_val` stays: a driver has written it by the time this is known. What an earlier
+    /// driver left there has no effect, unless PAGE_POISON is negotiated anew.
     pub fn driver_reset(&mut self) {
+        self.forgotten += self.held.len();
         self.held.clear();
         self.config.actual = 0;
-        self.config.poison_val = 0;
+    }
+
+    /// The pages held.
+    pub fn held(&self) -> &HeldSet {
+        &self.held
     }
 
     /// `num_pages`, in pages of 4 KiB.
@@ -207,8 +184,13 @@ impl Balloon {
         Ok(())
     }
 
-    /// Acts on one message, all or nothing.
-    pub fn handle(&mut self, direction: Direction, message: Result<&[u8], ChainError>) {
+    /// Takes in one message, all or nothing; returns what there is to discard before the message
+    /// is given back to the driver.
+    pub fn receive(
+        &mut self,
+        direction: Direction,
+        message: Result<&[u8], ChainError>,
+    ) -> Option<Discard> {
         let bytes = message.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let queue = self.queue_mut(direction);
         queue.messages += 1;
@@ -218,31 +200,32 @@ impl Balloon {
             .and_then(|bytes| self.apply(direction, bytes));
         let queue = self.queue_mut(direction);
         match result {
-            Ok(()) => {}
+            Ok(discard) => return discard,
             Err(MessageError::Decode(error @ DecodeError::UnknownCommand(_))) => {
                 queue.ignored += 1;
                 debug!("{direction:?} message ignored: {error}");
             }
             Err(error) => {
-                queue.rejected += 1;
-                // A hostile guest must not fill the log.
-                match queue.rejected.cmp(&REJECTIONS_LOGGED) {
-                    Ordering::Less => warn!("{direction:?} message rejected: {error}"),
-                    Ordering::Equal => warn!(
-                        "{direction:?} message rejected: {error}; more are counted, not logged"
-                    ),
-                    Ordering::Greater => {}
-                }
+                let what = match direction {
+                    Direction::Inflate => "inflate message",
+                    Direction::Deflate => "deflate message",
+                };
+                reject(&mut queue.rejected, what, &error);
             }
         }
+        None
     }
 
-    fn apply(&mut self, direction: Direction, bytes: &[u8]) -> Result<(), MessageError> {
-        let ram = self.ram.as_ref().ok_or(ChainError::NoMemory)?;
-        let message = if self.page_bitmap {
-            decode_response(bytes, ram)?
+    fn apply(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+    ) -> Result<Option<Discard>, MessageError> {
+        let ram = self.ram.clone().ok_or(ChainError::NoMemory)?;
+        let message = if self.has(VIRTIO_BALLOON_F_PAGE_BITMAP) {
+            decode_response(bytes, &*ram)?
         } else {
-            decode_pfns(bytes, ram)?
+            decode_pfns(bytes, &*ram)?
         };
         let pages = message.pages();
         let mut changed = 0;
@@ -252,30 +235,70 @@ impl Balloon {
                 Direction::Deflate => self.held.remove(*range),
             };
         }
-        if direction == Direction::Inflate {
-            let aggregate = if self.must_tell_host {
-                Aggregate::Held
-            } else {
-                Aggregate::Message
-            };
-            if aggregate == Aggregate::Message
-                && ram.largest_host_page() > PAGE_SIZE
-                && !self.warned_aggregate
-            {
-                self.warned_aggregate = true;
-                warn!(
-                    "host pages are larger than 4 KiB and MUST_TELL_HOST is not negotiated: \
-                     only host pages wholly in one message are discarded (see --must-tell-host)"
-                );
-            }
-            ram.discard(&message.ranges, &self.held, aggregate, &mut self.discard);
-        }
         let queue = self.queue_mut(direction);
         queue.pages += pages;
         queue.runs += message.runs;
         queue.words += message.words;
         queue.duplicates += pages - changed;
-        Ok(())
+        Ok(match direction {
+            Direction::Inflate => {
+                let aggregate = self.aggregate(&ram);
+                Some(Discard::new(ram, message.ranges, aggregate))
+            }
+            Direction::Deflate => None,
+        })
+    }
+
+    fn aggregate(&mut self, ram: &GuestRam) -> Aggregate {
+        if self.has(VIRTIO_BALLOON_F_MUST_TELL_HOST) {
+            return Aggregate::Held;
+        }
+        if ram.largest_host_page() > PAGE_SIZE && !self.warned_aggregate {
+            self.warned_aggregate = true;
+            warn!(
+                "host pages are larger than 4 KiB and MUST_TELL_HOST is not negotiated: \
+                 only host pages wholly in one message are discarded (see --must-tell-host)"
+            );
+        }
+        Aggregate::Message
+    }
+
+    /// Takes in one free page report, all or nothing; returns what there is to discard before the
+    /// pages are given back to the driver. What the balloon holds stays as it is.
+    pub fn receive_report(&mut self, report: Result<Vec<Buffer>, ChainError>) -> Option<Discard> {
+        self.reporting.messages += 1;
+        match report
+            .map_err(MessageError::from)
+            .and_then(|buffers| self.apply_report(&buffers))
+        {
+            Ok(discard) => discard,
+            Err(error) => {
+                reject(&mut self.reporting.rejected, "free page report", &error);
+                None
+            }
+        }
+    }
+
+    fn apply_report(&mut self, buffers: &[Buffer]) -> Result<Option<Discard>, MessageError> {
+        let ram = self.ram.clone().ok_or(ChainError::NoMemory)?;
+        let ranges = decode_report(buffers, &*ram)?;
+        self.reporting.pages += ranges.iter().map(|range| range.pages).sum::<u64>();
+        // A discarded page reads as zeros, which is not what such a guest left in it.
+        if self.has(VIRTIO_BALLOON_F_PAGE_POISON) && self.config.poison_val != 0 {
+            self.reporting.poisoned += 1;
+            return Ok(None);
+        }
+        Ok(Some(Discard::new(ram, ranges, Aggregate::Message)))
+    }
+
+    /// Goes on with what an inflate message gave to discard; returns whether all is done.
+    pub fn discard_inflated(&mut self, discard: &mut Discard, budget: &mut Budget) -> bool {
+        discard.go_on(&self.held, budget, &mut self.discard)
+    }
+
+    /// Goes on with what a free page report gave to discard; returns whether all is done.
+    pub fn discard_reported(&mut self, discard: &mut Discard, budget: &mut Budget) -> bool {
+        discard.go_on(&self.held, budget, &mut self.reporting.discard)
     }
 
     /// Counts `count` notifications from the driver.
@@ -290,17 +313,21 @@ impl Balloon {
     }
 
     /// The counters as they stand.
-    pub fn counters(&self, started: bool) -> Counters {
+    pub fn counters(&self, started: bool, statistics: StatisticsCounters) -> Counters {
         Counters {
             inflate: self.inflate,
             deflate: self.deflate,
             discard: self.discard,
+            reporting: self.reporting,
+            statistics,
             pages_held: self.held.len(),
+            pages_forgotten: self.forgotten,
             interrupts: self.interrupts,
             target: self.config.num_pages,
             actual: self.config.actual,
-            page_bitmap: self.page_bitmap,
-            ram: self.ram.as_ref().map_or(0, GuestRam::bytes),
+            poison_val: self.config.poison_val,
+            page_bitmap: self.has(VIRTIO_BALLOON_F_PAGE_BITMAP),
+            ram: self.ram().map_or(0, GuestRam::bytes),
             started,
         }
     }
@@ -312,9 +339,6 @@ impl Balloon {
         }
     }
 }
-
-/// Rejected messages that are logged, for each queue and virtual machine.
-const REJECTIONS_LOGGED: u64 = 10;
 
 #[cfg(test)]
 #[path = "balloon_tests.rs"]

@@ -7,27 +7,46 @@ use std::os::unix::fs::MetadataExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::tests::memory_file;
-use crate::memory::RegionInfo;
+use crate::memory::tests::file;
+use crate::memory::tests::info;
+use crate::virtio_balloon::VIRTIO_BALLOON_F_REPORTING;
 
 const PAGES: u64 = 64;
 
 /// A balloon over 64 touched pages, and their file.
 fn balloon(page_bitmap: bool) -> (Balloon, File) {
-    let file = memory_file();
+    let file = file(PAGES * PAGE_SIZE);
     let bytes = vec![1; (PAGES * PAGE_SIZE) as usize];
     file.write_all_at(&bytes, 0).unwrap();
-    let table = vec![RegionInfo {
-        gpa: 0,
-        size: PAGES * PAGE_SIZE,
-        user_addr: 0,
-        file_offset: 0,
-        file: file.try_clone().unwrap(),
-    }];
     let mut balloon = Balloon::default();
+    let table = vec![info(&file, 0, PAGES * PAGE_SIZE, 0)];
     balloon.set_ram(GuestRam::new(table).unwrap());
-    balloon.set_negotiated(page_bitmap, false);
+    if page_bitmap {
+        balloon.set_features(feature(VIRTIO_BALLOON_F_PAGE_BITMAP));
+    }
     (balloon, file)
+}
+
+fn counters(balloon: &Balloon) -> Counters {
+    balloon.counters(true, StatisticsCounters::default())
+}
+
+/// Inflates with a message to the end.
+fn inflate(balloon: &mut Balloon, message: &[u8]) {
+    if let Some(mut discard) = balloon.receive(Direction::Inflate, Ok(message)) {
+        assert!(balloon.discard_inflated(&mut discard, &mut Budget::new()));
+    }
+}
+
+/// Reports buffers to the end.
+fn report(balloon: &mut Balloon, buffers: &[(u64, u32)]) {
+    let buffers = buffers
+        .iter()
+        .map(|&(address, len)| Buffer { address, len })
+        .collect();
+    if let Some(mut discard) = balloon.receive_report(Ok(buffers)) {
+        assert!(balloon.discard_reported(&mut discard, &mut Budget::new()));
+    }
 }
 
 fn host_pages(file: &File) -> u64 {
@@ -52,7 +71,7 @@ fn actual_may_be_written_byte_by_byte() {
     for (offset, byte) in (4..8).zip([0x21, 0x43, 0, 0]) {
         balloon.write_config(offset, &[byte]).unwrap();
     }
-    assert_eq!(balloon.counters(true).actual, 0x4321);
+    assert_eq!(counters(&balloon).actual, 0x4321);
 }
 
 #[test]
@@ -87,8 +106,83 @@ fn only_a_new_target_is_a_change() {
 #[test]
 fn without_memory_messages_are_rejected() {
     let mut balloon = Balloon::default();
-    balloon.handle(Direction::Inflate, Ok(&[0; 4]));
-    assert_eq!(balloon.counters(true).inflate.rejected, 1);
+    inflate(&mut balloon, &[0; 4]);
+    report(&mut balloon, &[(0, 4096)]);
+    assert_eq!(counters(&balloon).inflate.rejected, 1);
+    assert_eq!(counters(&balloon).reporting.rejected, 1);
+}
+
+#[test]
+fn reported_pages_are_discarded_and_not_held() {
+    let (mut balloon, file) = balloon(false);
+    inflate(&mut balloon, &8u32.to_le_bytes());
+    report(&mut balloon, &[(0x9000, 0x2000), (0x4000, 0x1000)]);
+    assert_eq!(host_pages(&file), PAGES - 4);
+    let counters = counters(&balloon);
+    assert_eq!(counters.pages_held, 1);
+    assert_eq!(counters.discard.bytes, PAGE_SIZE);
+    let expected = ReportingCounters {
+        messages: 1,
+        pages: 3,
+        discard: Discarded {
+            calls: 2,
+            bytes: 3 * PAGE_SIZE,
+            errors: 0,
+        },
+        ..ReportingCounters::default()
+    };
+    assert_eq!(counters.reporting, expected);
+}
+
+#[test]
+fn a_bad_report_touches_nothing() {
+    let (mut balloon, file) = balloon(false);
+    for bad in [(PAGES << 12, 4096), (4096, 100), (100, 4096), (4096, 0)] {
+        report(&mut balloon, &[(0, 4096), bad]);
+    }
+    balloon.receive_report(Err(ChainError::Readable));
+    assert_eq!(host_pages(&file), PAGES);
+    let expected = ReportingCounters {
+        messages: 5,
+        rejected: 5,
+        ..ReportingCounters::default()
+    };
+    assert_eq!(counters(&balloon).reporting, expected);
+}
+
+#[test]
+fn poisoned_pages_are_kept() {
+    let (mut balloon, file) = balloon(false);
+    let reporting = feature(VIRTIO_BALLOON_F_REPORTING);
+    let poison = feature(VIRTIO_BALLOON_F_PAGE_POISON);
+    let report = |balloon: &mut Balloon| report(balloon, &[(0, 4096)]);
+    balloon.set_features(reporting | poison);
+    balloon.write_config(12, &[0xaa; 4]).unwrap();
+    // The ring base that tells of a new driver comes after what that driver has written.
+    balloon.driver_reset();
+    report(&mut balloon);
+    assert_eq!(counters(&balloon).reporting.poisoned, 1);
+    assert_eq!(counters(&balloon).poison_val, 0xaaaa_aaaa);
+    assert_eq!(host_pages(&file), PAGES);
+    // Inflated pages are not found again as they were left.
+    inflate(&mut balloon, &8u32.to_le_bytes());
+    assert_eq!(host_pages(&file), PAGES - 1);
+    balloon.set_features(reporting);
+    report(&mut balloon);
+    assert_eq!(host_pages(&file), PAGES - 2, "the value is not negotiated");
+    balloon.set_features(reporting | poison);
+    balloon.write_config(12, &[0; 4]).unwrap();
+    balloon
+        .receive_report(Ok(vec![Buffer {
+            address: 4096,
+            len: 4096,
+        }]))
+        .unwrap();
+    assert_eq!(
+        counters(&balloon).reporting.poisoned,
+        1,
+        "zeros are what is found"
+    );
 }
 
 proptest! {
@@ -104,8 +198,8 @@ proptest! {
             bytes[4..8].copy_from_slice(&data_len.to_le_bytes());
         }
         let (mut balloon, file) = balloon(page_bitmap);
-        balloon.handle(Direction::Inflate, Ok(&bytes));
-        let counters = balloon.counters(true);
+        inflate(&mut balloon, &bytes);
+        let counters = counters(&balloon);
         let inflate = counters.inflate;
         prop_assert_eq!(inflate.messages, 1);
         if inflate.rejected + inflate.ignored > 0 {

@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::args::CtlArgs;
 use crate::args::CtlCommand;
-use crate::balloon::Counters;
+use crate::counters::Counters;
 use crate::virtio_balloon::PAGE_SIZE;
 
 /// Why a command did not succeed.
@@ -80,6 +80,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CtlError> {
             let counters = client.execute(&QueryBalloonCounters {})?;
             println!("{}", serde_json::to_string_pretty(&counters)?);
         }
+        CtlCommand::Stats { poll } => stats(&mut client, poll)?,
         CtlCommand::Watch => watch(&mut client)?,
         CtlCommand::Quit => drop(client.execute(&qmp::quit {})?),
     }
@@ -103,6 +104,24 @@ fn connect(path: &PathBuf) -> Result<Client, CtlError> {
 
 fn query(client: &mut Client) -> Result<i64, CtlError> {
     Ok(client.execute(&qmp::query_balloon {})?.actual)
+}
+
+fn stats(client: &mut Client, poll: Option<u32>) -> Result<(), CtlError> {
+    // The device has only these properties, wherever one looks for them.
+    let path = "/";
+    if let Some(seconds) = poll {
+        client.execute(&qmp::qom_set {
+            path: path.into(),
+            property: "guest-stats-polling-interval".into(),
+            value: seconds.into(),
+        })?;
+    }
+    let stats = client.execute(&qmp::qom_get {
+        path: path.into(),
+        property: "guest-stats".into(),
+    })?;
+    println!("{}", serde_json::to_string_pretty(&stats)?);
+    Ok(())
 }
 
 /// Shows how the guest comes nearer to its target, and returns when it is there.

@@ -24,14 +24,16 @@ use nix::poll::PollFd;
 use nix::poll::PollFlags;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::time::TimeSpec;
+use serde_json::Value;
 use thiserror::Error;
 use vhost::vhost_user::BackendReqHandler;
 use vhost::vhost_user::Error as VhostUserError;
 
-use crate::balloon::Counters;
 use crate::config_channel::peek_backend_channel;
 use crate::config_channel::ConfigChannel;
 use crate::control::ControlServer;
+use crate::counters::Counters;
+use crate::message::PageRange;
 use crate::qmp::Control;
 use crate::socket::Listener;
 use crate::socket::SocketError;
@@ -140,7 +142,7 @@ impl Daemon {
                     }
                     Source::Listener => self.connect(),
                     Source::Frontend => self.serve_frontend(),
-                    Source::Queue(index) => self.session.device().take_kicks(index),
+                    Source::Queue(index) => self.session.device().queues.take_kicks(index),
                     Source::ControlListener => self.control.accept(),
                     Source::Client(index) => {
                         if self.control.serve(index, &mut self.session) {
@@ -151,7 +153,8 @@ impl Daemon {
                 }
             }
             self.control.sweep();
-            more_messages = self.session.device().serve_queues();
+            self.session.device().queues.poll_statistics(Instant::now());
+            more_messages = self.session.device().queues.serve();
             self.send_config_change();
             self.report_actual();
         }
@@ -161,7 +164,9 @@ impl Daemon {
         if more_messages {
             return Some(Duration::ZERO);
         }
-        let event = self.control.next_due(Instant::now());
+        let now = Instant::now();
+        let event = self.control.next_due(now);
+        let poll = self.session.device().queues.collector.polling.next_due(now);
         let look = self.frontend.as_ref().and_then(|frontend| {
             let begun = frontend
                 .channel
@@ -169,7 +174,7 @@ impl Daemon {
                 .is_some_and(ConfigChannel::is_begun);
             begun.then_some(frontend.look_again)
         });
-        event.into_iter().chain(look).min()
+        event.into_iter().chain(poll).chain(look).min()
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Result<Vec<Source>, DaemonError> {
@@ -189,7 +194,7 @@ impl Daemon {
             // One at a time: the next one waits in the listener's backlog.
             None => add(self.listener.as_fd(), input, Source::Listener),
         }
-        for (index, kick) in device.kicks() {
+        for (index, kick) in device.queues.kicks() {
             add(kick.as_fd(), input, Source::Queue(index));
         }
         for (index, (fd, has_output)) in self.control.clients().enumerate() {
@@ -258,7 +263,7 @@ impl Daemon {
             return Ok(());
         };
         if !channel.is_begun() {
-            if self.session.change_pending && self.session.device().is_started() {
+            if self.session.change_pending && self.session.device().queues.is_started() {
                 channel.begin()?;
                 frontend.look_again = FIRST_LOOK;
             }
@@ -277,7 +282,7 @@ impl Daemon {
             .as_mut()
             .and_then(|frontend| frontend.channel.as_mut());
         if let Some(channel) = channel.filter(|channel| channel.is_begun()) {
-            let started = self.session.device().is_started();
+            let started = self.session.device().queues.is_started();
             channel.finish(started)?;
             self.session.change_pending &= !started;
         }
@@ -286,7 +291,7 @@ impl Daemon {
 
     fn report_actual(&mut self) {
         let now = Instant::now();
-        let actual = self.session.device().balloon.guest_bytes();
+        let actual = self.session.device().queues.balloon.guest_bytes();
         if let Some(bytes) = actual.filter(|_| actual != self.session.reported) {
             // What a guest begins with is no change.
             if self.session.reported.is_some() {
@@ -315,18 +320,36 @@ impl Session {
 
 impl Control for Session {
     fn set_guest_bytes(&mut self, bytes: u64) -> Option<()> {
-        let changed = self.device().balloon.set_guest_bytes(bytes)?;
+        let changed = self.device().queues.balloon.set_guest_bytes(bytes)?;
         self.change_pending |= changed;
         Some(())
     }
 
     fn guest_bytes(&self) -> Option<u64> {
-        self.device().balloon.guest_bytes()
+        self.device().queues.balloon.guest_bytes()
     }
 
     fn counters(&self) -> Counters {
+        self.device().queues.counters()
+    }
+
+    fn guest_stats(&self) -> Value {
+        self.device().queues.collector.last().to_json()
+    }
+
+    fn stats_polling_interval(&self) -> u32 {
+        self.device().queues.collector.polling.interval()
+    }
+
+    fn set_stats_polling_interval(&mut self, seconds: u32) {
+        let polling = &mut self.device().queues.collector.polling;
+        polling.set_interval(seconds, Instant::now());
+    }
+
+    fn held(&self, from: u64, limit: usize) -> Vec<PageRange> {
         let device = self.device();
-        device.balloon.counters(device.is_started())
+        let ranges = device.queues.balloon.held().ranges(from).take(limit);
+        ranges.collect()
     }
 }
 

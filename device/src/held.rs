@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::bits::stretches;
 use crate::message::PageRange;
 
 const WORD_PAGES: u64 = 64;
@@ -71,6 +72,33 @@ impl HeldSet {
         }
         self.len -= removed;
         removed
+    }
+
+    /// The pages from `from` on, as merged ranges in ascending order.
+    pub fn ranges(&self, from: u64) -> impl Iterator<Item = PageRange> + '_ {
+        let first = from / CHUNK_PAGES;
+        let words = self.chunks.range(first..).flat_map(|(index, chunk)| {
+            let starts = (index * CHUNK_PAGES..).step_by(WORD_PAGES as usize);
+            starts.zip(chunk.iter().copied())
+        });
+        let mut stretches = words
+            .flat_map(move |(start, word)| {
+                let below = from.saturating_sub(start).min(WORD_PAGES) as u32;
+                let mask = u64::MAX.checked_shl(below).unwrap_or(0);
+                stretches(word & mask).map(move |(bit, ones)| PageRange {
+                    start_pfn: start + u64::from(bit),
+                    pages: ones.into(),
+                })
+            })
+            .peekable();
+        std::iter::from_fn(move || {
+            let mut range = stretches.next()?;
+            while let Some(next) = stretches.next_if(|next| range.end_pfn() == Some(next.start_pfn))
+            {
+                range.pages += next.pages;
+            }
+            Some(range)
+        })
     }
 
     /// Whether all pages of `range` are in the set.
@@ -153,6 +181,31 @@ mod tests {
         assert!(!held.contains(wide));
     }
 
+    #[test]
+    fn ranges_are_merged_and_begin_anywhere() {
+        let mut held = HeldSet::default();
+        assert_eq!(held.ranges(0).next(), None);
+        let all = [
+            range(3, 1),
+            range(60, 10),
+            range(CHUNK_PAGES - 65, 2 * CHUNK_PAGES),
+            range(5 * CHUNK_PAGES + 63, 1),
+        ];
+        for range in all {
+            held.insert(range);
+        }
+        assert_eq!(held.ranges(0).collect::<Vec<_>>(), all);
+        assert_eq!(held.ranges(3).collect::<Vec<_>>(), all);
+        assert_eq!(held.ranges(4).collect::<Vec<_>>(), all[1..]);
+        assert_eq!(held.ranges(64).next(), Some(range(64, 6)));
+        assert_eq!(held.ranges(70).collect::<Vec<_>>(), all[2..]);
+        let end = 3 * CHUNK_PAGES - 65;
+        assert_eq!(held.ranges(end - 1).next(), Some(range(end - 1, 1)));
+        assert_eq!(held.ranges(end).next(), Some(all[3]));
+        assert_eq!(held.ranges(all[3].start_pfn + 1).next(), None);
+        assert_eq!(held.ranges(u64::MAX).next(), None);
+    }
+
     proptest! {
         #[test]
         fn agrees_with_a_plain_set(
@@ -175,6 +228,8 @@ mod tests {
                     prop_assert_eq!(removed as usize, before - model.len());
                 }
                 prop_assert_eq!(held.len() as usize, model.len());
+                let told = held.ranges(0).flat_map(|r| r.start_pfn..r.start_pfn + r.pages);
+                prop_assert!(told.eq(model.iter().copied()));
                 let all = pfns.clone().all(|pfn| model.contains(&pfn));
                 prop_assert_eq!(held.contains(range(base + start, pages)), all);
             }

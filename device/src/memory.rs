@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest memory as the frontend shares it: regions of files, and how their pages are discarded.
+//! Guest memory as the frontend shares it: regions of files.
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use log::warn;
-use nix::fcntl::fallocate;
-use nix::fcntl::FallocateFlags;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
 use nix::sys::statfs::HUGETLBFS_MAGIC;
 use nix::unistd::sysconf;
 use nix::unistd::SysconfVar;
-use serde::Deserialize;
-use serde::Serialize;
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::FileOffset;
@@ -27,7 +21,6 @@ use vm_memory::GuestRegionCollectionError;
 use vm_memory::GuestRegionMmap;
 use vm_memory::MmapRegion;
 
-use crate::held::HeldSet;
 use crate::message::GuestPages;
 use crate::message::PageRange;
 use crate::virtio_balloon::PAGE_SIZE;
@@ -69,38 +62,14 @@ pub struct RegionInfo {
 
 /// A mapped region.
 #[derive(Debug)]
-struct Region {
-    gpa: u64,
-    size: u64,
+pub(crate) struct Region {
+    pub(crate) gpa: u64,
+    pub(crate) size: u64,
     user_addr: u64,
-    file_offset: u64,
-    file: Arc<File>,
+    pub(crate) file_offset: u64,
+    pub(crate) file: Arc<File>,
     /// What the host can discard at once, in bytes: a power of two, at least 4 KiB.
-    host_page: u64,
-}
-
-/// What was given back to the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Discarded {
-    /// Calls made.
-    pub calls: u64,
-    /// Bytes those calls discarded.
-    pub bytes: u64,
-    /// Calls that failed.
-    pub errors: u64,
-}
-
-/// When a host page larger than 4 KiB may be discarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aggregate {
-    /// As soon as all its pages are held, whichever messages brought them.
-    ///
-    /// Sound only if no page is used again before its deflation is acknowledged, which
-    /// MUST_TELL_HOST promises: otherwise the guest may already write to a page that is still
-    /// counted as held, and that write would be discarded.
-    Held,
-    /// Only where one message covers it wholly.
-    Message,
+    pub(crate) host_page: u64,
 }
 
 /// The guest's memory.
@@ -154,21 +123,14 @@ impl GuestRam {
                 file_blocks =
                     file_blocks.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0));
             }
-            let file = Arc::new(info.file);
-            let offset = FileOffset::from_arc(file.clone(), info.file_offset);
+            let region = Region::new(info, host_page);
+            let offset = FileOffset::from_arc(region.file.clone(), region.file_offset);
             let mapping = MmapRegion::from_file(offset, size)
                 .map_err(|source| MemoryError::Map { gpa, source })?;
-            let region = GuestRegionMmap::new(mapping, GuestAddress(gpa))
+            let mapping = GuestRegionMmap::new(mapping, GuestAddress(gpa))
                 .ok_or(MemoryError::OutOfRange { gpa })?;
-            mapped.push(region);
-            regions.push(Region {
-                gpa,
-                size: info.size,
-                user_addr: info.user_addr,
-                file_offset: info.file_offset,
-                file,
-                host_page,
-            });
+            mapped.push(mapping);
+            regions.push(region);
         }
         regions.sort_by_key(|region| region.gpa);
         mapped.sort_by_key(|region: &GuestRegionMmap| {
@@ -216,33 +178,9 @@ impl GuestRam {
             .unwrap_or(PAGE_SIZE)
     }
 
-    /// Gives the host pages under `ranges` back to the host, one call for each merged stretch, and
-    /// adds to `done` what that took.
-    ///
-    /// `ranges` are pages of one message, sorted and merged, and already in `held`.
-    pub fn discard(
-        &self,
-        ranges: &[PageRange],
-        held: &HeldSet,
-        aggregate: Aggregate,
-        done: &mut Discarded,
-    ) {
-        for region in &self.regions {
-            let mut pending = 0..0;
-            for range in ranges {
-                let Some(found) = region.discardable(*range, held, aggregate) else {
-                    continue;
-                };
-                // Two ranges may complete the same host page.
-                if found.start <= pending.end && !pending.is_empty() {
-                    pending.end = pending.end.max(found.end);
-                } else {
-                    region.punch(&pending, done);
-                    pending = found;
-                }
-            }
-            region.punch(&pending, done);
-        }
+    /// The regions, in ascending order.
+    pub(crate) fn regions(&self) -> &[Region] {
+        &self.regions
     }
 }
 
@@ -264,90 +202,21 @@ impl GuestPages for GuestRam {
 }
 
 impl Region {
-    fn pfns(&self) -> Range<u64> {
+    /// The region that `info` describes, in host pages of `host_page` bytes.
+    pub(crate) fn new(info: RegionInfo, host_page: u64) -> Self {
+        Self {
+            gpa: info.gpa,
+            size: info.size,
+            user_addr: info.user_addr,
+            file_offset: info.file_offset,
+            file: Arc::new(info.file),
+            host_page,
+        }
+    }
+
+    /// The page frames in the region.
+    pub(crate) fn pfns(&self) -> Range<u64> {
         self.gpa >> PFN_SHIFT..(self.gpa + self.size) >> PFN_SHIFT
-    }
-
-    /// The file range to discard, now that `range` is held: the whole host pages in it and, with
-    /// [`Aggregate::Held`], those at its edges that are held altogether.
-    fn discardable(
-        &self,
-        range: PageRange,
-        held: &HeldSet,
-        aggregate: Aggregate,
-    ) -> Option<Range<u64>> {
-        let pfns = self.pfns();
-        let first = range.start_pfn.max(pfns.start);
-        let last = range.end_pfn()?.min(pfns.end);
-        if first >= last {
-            return None;
-        }
-        // No overflow from here on: all lies within the region or one host page beyond it, and a
-        // file offset has 63 bits.
-        let page = self.host_page;
-        let start = (first << PFN_SHIFT) - self.gpa + self.file_offset;
-        let end = (last << PFN_SHIFT) - self.gpa + self.file_offset;
-        let mut inner = start.next_multiple_of(page)..end - end % page;
-        if aggregate == Aggregate::Held {
-            let (head, tail) = (start - start % page, end - end % page);
-            if head == tail {
-                // Less than a host page, all of it within one.
-                return self.block_held(head, held).then(|| head..head + page);
-            }
-            if head < inner.start && self.block_held(head, held) {
-                inner.start = head;
-            }
-            if tail < end && self.block_held(tail, held) {
-                inner.end = tail + page;
-            }
-        }
-        (!inner.is_empty()).then_some(inner)
-    }
-
-    /// Whether the host page at file offset `block` lies in this region and is held altogether.
-    fn block_held(&self, block: u64, held: &HeldSet) -> bool {
-        let region = self.file_offset..self.file_offset + self.size;
-        if block < region.start || block + self.host_page > region.end {
-            return false;
-        }
-        held.contains(PageRange {
-            start_pfn: (block - self.file_offset + self.gpa) >> PFN_SHIFT,
-            pages: self.host_page >> PFN_SHIFT,
-        })
-    }
-
-    fn punch(&self, range: &Range<u64>, done: &mut Discarded) {
-        if range.is_empty() {
-            return;
-        }
-        let len = range.end - range.start;
-        done.calls += 1;
-        match self.punch_hole(range.start, len) {
-            Ok(()) => done.bytes += len,
-            Err(error) => {
-                done.errors += 1;
-                if done.errors == 1 {
-                    warn!(
-                        "cannot discard {len} bytes at file offset {:#x}: {error}",
-                        range.start
-                    );
-                }
-            }
-        }
-    }
-
-    fn punch_hole(&self, start: u64, len: u64) -> io::Result<()> {
-        let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let (start, len) = match (i64::try_from(start), i64::try_from(len)) {
-            (Ok(start), Ok(len)) => (start, len),
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
-        };
-        loop {
-            match fallocate(&*self.file, mode, start, len) {
-                Err(nix::Error::EINTR) => continue,
-                result => return result.map_err(io::Error::from),
-            }
-        }
     }
 }
 

@@ -11,6 +11,7 @@
 
 use thiserror::Error;
 
+use crate::bits::stretches;
 use crate::virtio_balloon::PFN_SHIFT;
 
 /// Size of the response header of a bitmap message, in bytes.
@@ -87,6 +88,8 @@ pub enum DecodeError {
     PageShift { offset: usize, page_shift: u32 },
     #[error("PFN array of {0} bytes is no multiple of 4")]
     PfnArrayLength(usize),
+    #[error("buffer of {len} bytes at {address:#x} is not whole pages")]
+    NotPages { address: u64, len: u32 },
     #[error("pages {start_pfn:#x}+{pages:#x} are not all guest memory")]
     OutsideMemory { start_pfn: u64, pages: u64 },
 }
@@ -95,7 +98,7 @@ pub enum DecodeError {
 ///
 /// # Errors
 ///
-/// Any [`DecodeError`] but those that speak of headers and entries.
+/// Any [`DecodeError`] but those that speak of headers, entries and buffers.
 pub fn decode_pfns(bytes: &[u8], ram: &impl GuestPages) -> Result<Message, DecodeError> {
     if bytes.len() > MAX_MESSAGE_SIZE {
         return Err(DecodeError::TooLong(bytes.len()));
@@ -201,35 +204,30 @@ impl EntryHead {
 
     /// Adds the set bits of the entry's `index`th word, a stretch of ones at a time.
     fn push_word(&self, index: u64, word: &[u8], ranges: &mut Ranges) {
-        let mut bits = word
+        let bits = word
             .iter()
             .rev()
             .fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte));
-        let mut bit = index * 64;
-        while bits != 0 {
-            let skip = bits.trailing_zeros();
-            bits >>= skip;
-            bit += u64::from(skip);
-            let ones = bits.trailing_ones();
-            bits = bits.checked_shr(ones).unwrap_or(0);
+        for (first, ones) in stretches(bits) {
+            let bit = index * 64 + u64::from(first);
             ranges.push(
                 self.start_pfn + (bit << self.unit_shift),
                 u64::from(ones) << self.unit_shift,
             );
-            bit += u64::from(ones);
         }
     }
 }
 
 /// Ranges in the making. Neighbours merge at once, so an ascending message needs no sorting.
 #[derive(Default)]
-struct Ranges {
+pub(crate) struct Ranges {
     list: Vec<PageRange>,
     unsorted: bool,
 }
 
 impl Ranges {
-    fn push(&mut self, start_pfn: u64, pages: u64) {
+    /// Adds pages, at least one, that end within the 64-bit space.
+    pub(crate) fn push(&mut self, start_pfn: u64, pages: u64) {
         if let Some(last) = self.list.last_mut() {
             if last.end_pfn() == Some(start_pfn) {
                 last.pages += pages;
@@ -240,7 +238,15 @@ impl Ranges {
         self.list.push(PageRange { start_pfn, pages });
     }
 
-    fn into_checked(mut self, ram: &impl GuestPages) -> Result<Vec<PageRange>, DecodeError> {
+    /// The ranges, sorted and merged.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::OutsideMemory`]
+    pub(crate) fn into_checked(
+        mut self,
+        ram: &impl GuestPages,
+    ) -> Result<Vec<PageRange>, DecodeError> {
         // Checked before merging: a merged range is no longer bounded by what one entry can say.
         for &range in &self.list {
             if !ram.contains(range) {

@@ -14,10 +14,15 @@ use serde_json::Deserializer;
 use serde_json::Map;
 use serde_json::Value;
 
-use crate::balloon::Counters;
+use crate::counters::Counters;
+use crate::message::PageRange;
+use crate::properties;
+use crate::properties::PropertyError;
 
 /// Longest command accepted, in bytes.
 pub const MAX_COMMAND_SIZE: usize = 64 * 1024;
+/// Most ranges in one answer to `x-query-held`, so that an answer stays below half a megabyte.
+pub const MAX_HELD_RANGES: usize = 8192;
 
 /// What the commands act on.
 pub trait Control {
@@ -27,6 +32,14 @@ pub trait Control {
     fn guest_bytes(&self) -> Option<u64>;
     /// The counters; zeros if there is no guest.
     fn counters(&self) -> Counters;
+    /// The guest's last statistics, as QEMU has them.
+    fn guest_stats(&self) -> Value;
+    /// How often the guest is asked for statistics, in seconds; 0 for never.
+    fn stats_polling_interval(&self) -> u32;
+    /// Sets how often the guest is asked for statistics.
+    fn set_stats_polling_interval(&mut self, seconds: u32);
+    /// The first `limit` ranges of pages that the balloon holds from page frame `from` on.
+    fn held(&self, from: u64, limit: usize) -> Vec<PageRange>;
 }
 
 /// QEMU's error classes, as far as they are used here.
@@ -52,6 +65,12 @@ impl QmpError {
         }
     }
 
+    fn wrong_type(name: &str, expected: &str) -> Self {
+        Self::generic(format!(
+            "Invalid parameter type for '{name}', expected: {expected}"
+        ))
+    }
+
     fn not_found(desc: impl Into<String>) -> Self {
         Self {
             class: ErrorClass::CommandNotFound,
@@ -64,6 +83,12 @@ impl QmpError {
             class: ErrorClass::DeviceNotActive,
             desc: "No balloon device has been activated".into(),
         }
+    }
+}
+
+impl From<PropertyError> for QmpError {
+    fn from(error: PropertyError) -> Self {
+        Self::generic(error.to_string())
     }
 }
 
@@ -183,45 +208,54 @@ impl Session {
                 QmpError::generic("QMP input member 'arguments' must be an object")
             })?,
         };
+        let known = COMMANDS.iter().find(|(name, _)| *name == command);
         match (command, self.negotiated) {
-            ("qmp_capabilities", false) => {
-                expect_arguments(arguments, &["enable"])?;
-                self.negotiate(arguments)
+            ("qmp_capabilities", true) => {
+                return Err(QmpError::not_found(
+                    "Capabilities negotiation is already complete, command ignored",
+                ))
             }
-            ("qmp_capabilities", true) => Err(QmpError::not_found(
-                "Capabilities negotiation is already complete, command ignored",
-            )),
-            (_, false) => Err(QmpError::not_found(
-                "Expecting capabilities negotiation with 'qmp_capabilities'",
-            )),
-            ("balloon", _) => {
-                expect_arguments(arguments, &["value"])?;
-                balloon(arguments, control)
+            ("qmp_capabilities", false) | (_, true) => {}
+            (_, false) => {
+                return Err(QmpError::not_found(
+                    "Expecting capabilities negotiation with 'qmp_capabilities'",
+                ))
             }
-            (name, _) => {
-                if COMMANDS.contains(&name) {
-                    expect_arguments(arguments, &[])?;
-                }
-                match name {
-                    "query-balloon" => {
-                        let actual = control.guest_bytes().ok_or_else(QmpError::not_active)?;
-                        Ok(json!({"actual": actual}))
-                    }
-                    "query-balloon-counters" => Ok(json!(control.counters())),
-                    "query-commands" => {
-                        Ok(COMMANDS.iter().map(|name| json!({"name": name})).collect())
-                    }
-                    "query-version" => Ok(version()),
-                    "quit" => {
-                        output.quit = true;
-                        Ok(json!({}))
-                    }
-                    _ => {
-                        let desc = format!("The command {name} has not been found");
-                        Err(QmpError::not_found(desc))
-                    }
-                }
+        }
+        let Some((_, parameters)) = known else {
+            let desc = format!("The command {command} has not been found");
+            return Err(QmpError::not_found(desc));
+        };
+        expect_arguments(arguments, parameters)?;
+        match command {
+            "qmp_capabilities" => self.negotiate(arguments),
+            "balloon" => balloon(arguments, control),
+            "query-balloon" => {
+                let actual = control.guest_bytes().ok_or_else(QmpError::not_active)?;
+                Ok(json!({"actual": actual}))
             }
+            "query-balloon-counters" => Ok(json!(control.counters())),
+            "query-commands" => Ok(COMMANDS
+                .iter()
+                .map(|(name, _)| json!({"name": name}))
+                .collect()),
+            "query-version" => Ok(version()),
+            "qom-get" => {
+                string(arguments, "path")?;
+                Ok(properties::get(control, string(arguments, "property")?)?)
+            }
+            "qom-set" => {
+                string(arguments, "path")?;
+                let property = string(arguments, "property")?;
+                properties::set(control, property, required(arguments, "value")?)?;
+                Ok(json!({}))
+            }
+            "quit" => {
+                output.quit = true;
+                Ok(json!({}))
+            }
+            "x-query-held" => query_held(arguments, control),
+            _ => unreachable!("COMMANDS has no other"),
         }
     }
 
@@ -236,24 +270,24 @@ impl Session {
     }
 }
 
-const COMMANDS: [&str; 7] = [
-    "balloon",
-    "qmp_capabilities",
-    "query-balloon",
-    "query-balloon-counters",
-    "query-commands",
-    "query-version",
-    "quit",
+/// The commands, each with the arguments it takes.
+const COMMANDS: [(&str, &[&str]); 10] = [
+    ("balloon", &["value"]),
+    ("qmp_capabilities", &["enable"]),
+    ("qom-get", &["path", "property"]),
+    ("qom-set", &["path", "property", "value"]),
+    ("query-balloon", &[]),
+    ("query-balloon-counters", &[]),
+    ("query-commands", &[]),
+    ("query-version", &[]),
+    ("quit", &[]),
+    ("x-query-held", &["start_pfn"]),
 ];
 
 fn balloon(arguments: &Map<String, Value>, control: &mut dyn Control) -> Result<Value, QmpError> {
-    let value = arguments
-        .get("value")
-        .ok_or_else(|| QmpError::generic("Parameter 'value' is missing"))?
+    let value = required(arguments, "value")?
         .as_i64()
-        .ok_or_else(|| {
-            QmpError::generic("Invalid parameter type for 'value', expected: integer")
-        })?;
+        .ok_or_else(|| QmpError::wrong_type("value", "integer"))?;
     // As in QEMU, there must be a device before its target can be wrong.
     if control.guest_bytes().is_none() {
         return Err(QmpError::not_active());
@@ -265,6 +299,37 @@ fn balloon(arguments: &Map<String, Value>, control: &mut dyn Control) -> Result<
             .ok_or_else(QmpError::not_active),
         _ => Err(QmpError::generic("Parameter 'target' expects a size")),
     }
+}
+
+fn query_held(arguments: &Map<String, Value>, control: &dyn Control) -> Result<Value, QmpError> {
+    let from = match arguments.get("start_pfn") {
+        None => 0,
+        Some(value) => value
+            .as_u64()
+            .ok_or_else(|| QmpError::wrong_type("start_pfn", "integer"))?,
+    };
+    let mut held = control.held(from, MAX_HELD_RANGES + 1);
+    let next = held.get(MAX_HELD_RANGES).map(|range| range.start_pfn);
+    held.truncate(MAX_HELD_RANGES);
+    let ranges: Vec<Value> = held
+        .iter()
+        .map(|range| json!([range.start_pfn, range.pages]))
+        .collect();
+    let mut answer = json!({"ranges": ranges});
+    if let Some(next) = next {
+        answer["next_pfn"] = next.into();
+    }
+    Ok(answer)
+}
+
+fn required<'a>(arguments: &'a Map<String, Value>, name: &str) -> Result<&'a Value, QmpError> {
+    let missing = || QmpError::generic(format!("Parameter '{name}' is missing"));
+    arguments.get(name).ok_or_else(missing)
+}
+
+fn string<'a>(arguments: &'a Map<String, Value>, name: &str) -> Result<&'a str, QmpError> {
+    let wrong = || QmpError::wrong_type(name, "string");
+    required(arguments, name)?.as_str().ok_or_else(wrong)
 }
 
 fn expect_arguments(arguments: &Map<String, Value>, known: &[&str]) -> Result<(), QmpError> {

@@ -5,6 +5,8 @@ use super::*;
 /// A guest of 1 GiB, or none.
 struct Fake {
     bytes: Option<u64>,
+    interval: u32,
+    held: Vec<PageRange>,
 }
 
 impl Control for Fake {
@@ -22,11 +24,33 @@ impl Control for Fake {
             ..Counters::default()
         }
     }
+
+    fn guest_stats(&self) -> Value {
+        json!({"stats": {}, "last-update": 11})
+    }
+
+    fn stats_polling_interval(&self) -> u32 {
+        self.interval
+    }
+
+    fn set_stats_polling_interval(&mut self, seconds: u32) {
+        self.interval = seconds;
+    }
+
+    fn held(&self, from: u64, limit: usize) -> Vec<PageRange> {
+        let ranges = self.held.iter().copied();
+        ranges
+            .filter(|range| range.start_pfn >= from)
+            .take(limit)
+            .collect()
+    }
 }
 
 fn guest() -> Fake {
     Fake {
         bytes: Some(1 << 30),
+        interval: 0,
+        held: Vec::new(),
     }
 }
 
@@ -125,7 +149,10 @@ fn bad_values_are_refused_and_change_nothing() {
 
 #[test]
 fn without_a_guest_the_device_is_not_active() {
-    let mut control = Fake { bytes: None };
+    let mut control = Fake {
+        bytes: None,
+        ..guest()
+    };
     let not_active = error("DeviceNotActive", "No balloon device has been activated");
     for command in [
         r#"{"execute": "query-balloon"}"#,
@@ -145,14 +172,133 @@ fn counters_have_their_published_names() {
         "messages": 0, "bytes": 0, "pages": 0, "runs": 0, "words": 0,
         "duplicates": 0, "rejected": 0, "ignored": 0, "notifications": 0,
     });
+    let discard = json!({"calls": 0, "bytes": 0, "errors": 0});
     assert_eq!(
         reply,
         json!({"return": {
             "inflate": queue, "deflate": queue,
-            "discard": {"calls": 0, "bytes": 0, "errors": 0},
-            "pages_held": 7, "interrupts": 0, "target": 0, "actual": 0,
-            "page_bitmap": false, "ram": 0, "started": false,
+            "discard": discard,
+            "reporting": {
+                "messages": 0, "pages": 0, "rejected": 0, "poisoned": 0, "discard": discard,
+            },
+            "statistics": {"requests": 0, "updates": 0, "unknown_tags": 0, "rejected": 0},
+            "pages_held": 7, "pages_forgotten": 0, "interrupts": 0, "target": 0,
+            "actual": 0, "poison_val": 0, "page_bitmap": false, "ram": 0, "started": false,
         }})
+    );
+}
+
+#[test]
+fn properties_are_read_and_written_as_in_qemu() {
+    let mut control = guest();
+    let mut say = |name: &str, arguments: Value| {
+        let command = json!({"execute": name, "arguments": arguments});
+        ask(&mut control, &command.to_string())
+    };
+    let interval = "guest-stats-polling-interval";
+    let stats = json!({"path": "/machine/x", "property": "guest-stats"});
+    assert_eq!(
+        say("qom-get", stats),
+        json!({"return": {"stats": {}, "last-update": 11}})
+    );
+    for seconds in [7, 0, u32::MAX] {
+        let value = json!({"path": "/", "property": interval, "value": seconds});
+        assert_eq!(say("qom-set", value), json!({"return": {}}));
+        let get = json!({"path": "/", "property": interval});
+        assert_eq!(say("qom-get", get), json!({"return": seconds}));
+    }
+    let no_integer = &*format!("Invalid parameter type for '{interval}', expected: integer");
+    for (value, desc) in [
+        (json!(-1), "timer value must be greater than zero"),
+        (json!(1u64 << 32), "timer value is too big"),
+        (json!(1u64 << 63), no_integer),
+        (json!("1"), no_integer),
+        (json!(1.5), no_integer),
+        (json!(null), no_integer),
+    ] {
+        let arguments = json!({"path": "/", "property": interval, "value": value});
+        assert_eq!(say("qom-set", arguments), error("GenericError", desc));
+    }
+    for (name, arguments, desc) in [
+        (
+            "qom-get",
+            json!({"property": "guest-stats"}),
+            "Parameter 'path' is missing",
+        ),
+        (
+            "qom-get",
+            json!({"path": "/"}),
+            "Parameter 'property' is missing",
+        ),
+        (
+            "qom-set",
+            json!({"path": "/", "property": interval}),
+            "Parameter 'value' is missing",
+        ),
+        (
+            "qom-get",
+            json!({"path": 1, "property": interval}),
+            "Invalid parameter type for 'path', expected: string",
+        ),
+        (
+            "qom-get",
+            json!({"path": "/", "property": "type"}),
+            "Property 'virtio-balloon-device.type' not found",
+        ),
+        (
+            "qom-set",
+            json!({"path": "/", "property": "type", "value": 1}),
+            "Property 'virtio-balloon-device.type' not found",
+        ),
+        (
+            "qom-set",
+            json!({"path": "/", "property": "guest-stats", "value": 1}),
+            "Property 'virtio-balloon-device.guest-stats' is not writable",
+        ),
+    ] {
+        assert_eq!(say(name, arguments), error("GenericError", desc));
+    }
+    assert_eq!(
+        control.interval,
+        u32::MAX,
+        "what is refused changes nothing"
+    );
+}
+
+#[test]
+fn held_pages_are_told_in_answers_of_bounded_size() {
+    let mut control = guest();
+    let empty = json!({"return": {"ranges": []}});
+    assert_eq!(ask(&mut control, r#"{"execute": "x-query-held"}"#), empty);
+    let count = MAX_HELD_RANGES as u64 + 2;
+    let range = |i: u64| PageRange {
+        start_pfn: u64::from(u32::MAX) + 2 * i,
+        pages: 1,
+    };
+    control.held = (0..count).map(range).collect();
+    let mut told = Vec::new();
+    let mut start_pfn = json!(0);
+    loop {
+        let command = json!({"execute": "x-query-held", "arguments": {"start_pfn": start_pfn}});
+        let reply = ask(&mut control, &command.to_string());
+        assert!(reply.to_string().len() < 512 * 1024);
+        told.extend(reply["return"]["ranges"].as_array().unwrap().clone());
+        let Some(next) = reply["return"].get("next_pfn") else {
+            break;
+        };
+        start_pfn = next.clone();
+    }
+    let all: Vec<Value> = (0..count).map(|i| json!([range(i).start_pfn, 1])).collect();
+    assert_eq!(told, all);
+    assert_eq!(
+        ask(
+            &mut control,
+            r#"{"execute": "x-query-held", "arguments": {"start_pfn": -1}}"#
+        ),
+        error(
+            "GenericError",
+            "Invalid parameter type for 'start_pfn', expected: integer"
+        )
     );
 }
 
@@ -165,7 +311,7 @@ fn commands_are_listed_and_all_of_them_exist() {
         .iter()
         .map(|command| command["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, COMMANDS);
+    assert_eq!(names, COMMANDS.map(|(name, _)| name));
     for name in names.into_iter().filter(|name| *name != "qmp_capabilities") {
         let reply = ask(&mut guest(), &json!({"execute": name}).to_string());
         assert_ne!(reply["error"]["class"], "CommandNotFound", "{name}");
@@ -174,7 +320,10 @@ fn commands_are_listed_and_all_of_them_exist() {
 
 #[test]
 fn arguments_are_checked_everywhere() {
-    for name in COMMANDS.iter().filter(|name| **name != "qmp_capabilities") {
+    for (name, _) in COMMANDS
+        .iter()
+        .filter(|(name, _)| *name != "qmp_capabilities")
+    {
         let command = json!({"execute": name, "arguments": {"bogus": 1}});
         assert_eq!(
             ask(&mut guest(), &command.to_string()),

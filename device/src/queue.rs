@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One virtqueue as vhost-user sets it up, and how a message is read from it.
+//! One virtqueue as vhost-user sets it up, and how buffers are taken from it and given back.
 
 use std::fs::File;
 use std::io::Read;
 use std::io::Write;
-use std::ops::Deref;
 
 use log::warn;
 use nix::fcntl::fcntl;
@@ -16,32 +15,10 @@ use virtio_queue::DescriptorChain;
 use virtio_queue::Queue;
 use virtio_queue::QueueOwnedT;
 use virtio_queue::QueueT;
-use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
-use crate::message::MAX_MESSAGE_SIZE;
 use crate::virtio_balloon::MAX_QUEUE_SIZE;
-
-/// Descriptors in one chain, at most.
-pub const MAX_CHAIN_DESCRIPTORS: usize = 1024;
-
-/// Why a descriptor chain is no message.
-#[derive(Debug, Error)]
-pub enum ChainError {
-    #[error("the descriptor chain is broken")]
-    Broken,
-    #[error("the descriptor chain has a device-writable buffer")]
-    Writable,
-    #[error("the descriptor chain has more than {MAX_CHAIN_DESCRIPTORS} descriptors")]
-    TooManyDescriptors,
-    #[error("the descriptor chain carries more than {MAX_MESSAGE_SIZE} bytes")]
-    TooLarge,
-    #[error("a buffer of the descriptor chain is outside guest memory")]
-    OutsideMemory,
-    #[error("the guest's memory is not known")]
-    NoMemory,
-}
 
 /// Why a ring cannot be set up or used.
 #[derive(Debug, Error)]
@@ -52,8 +29,6 @@ pub enum RingError {
     Base(u32),
     #[error("ring addresses are not aligned as they must be: {0}")]
     Address(virtio_queue::Error),
-    #[error("the ring is unusable: {0}")]
-    Ring(#[from] virtio_queue::Error),
     #[error("the notification descriptor is unusable: {0}")]
     Kick(#[from] nix::Error),
 }
@@ -66,7 +41,8 @@ pub struct Vring {
     enabled: bool,
     /// The ring was found inconsistent; it stays unused until it is set up again.
     broken: bool,
-    buffer: Vec<u8>,
+    /// The head of the chain that was taken and not given back yet.
+    taken: Option<u16>,
 }
 
 impl Vring {
@@ -78,7 +54,7 @@ impl Vring {
             call: None,
             enabled: false,
             broken: false,
-            buffer: Vec::new(),
+            taken: None,
         }
     }
 
@@ -104,12 +80,13 @@ impl Vring {
             .map_err(RingError::Address)
     }
 
-    /// Sets the index of the next message to take.
+    /// Sets the index of the next chain to take.
     pub fn set_base(&mut self, base: u32) -> Result<(), RingError> {
         let base = u16::try_from(base).map_err(|_| RingError::Base(base))?;
         self.queue.set_next_avail(base);
-        // All messages taken were returned before the ring was stopped.
+        // Whatever was taken before was given back, or is taken anew.
         self.queue.set_next_used(base);
+        self.taken = None;
         Ok(())
     }
 
@@ -130,8 +107,13 @@ impl Vring {
         Ok(())
     }
 
-    /// Stops the ring and returns the index of the next message to take.
+    /// Stops the ring and returns the index of the next chain to take. One that was not given back
+    /// is to be taken again.
     pub fn stop(&mut self) -> u16 {
+        if self.taken.take().is_some() {
+            self.queue
+                .set_next_avail(self.queue.next_avail().wrapping_sub(1));
+        }
         self.kick = None;
         self.call = None;
         self.queue.set_ready(false);
@@ -158,6 +140,11 @@ impl Vring {
         self.kick.as_ref().filter(|_| self.enabled && !self.broken)
     }
 
+    /// Whether chains can be taken and given back now.
+    pub fn is_usable(&self) -> bool {
+        self.kick().is_some()
+    }
+
     /// Takes the notifications that have come, and returns how many.
     pub fn take_kicks(&self) -> u64 {
         let mut count = [0; 8];
@@ -171,39 +158,55 @@ impl Vring {
         }
     }
 
-    /// Takes the next message, hands its bytes to `handle` and returns it to the driver as used.
-    ///
-    /// Returns None when there is no message, else whether the driver was interrupted.
-    pub fn next_message(
-        &mut self,
-        memory: &GuestMemoryMmap,
-        handle: impl FnOnce(Result<&[u8], ChainError>),
-    ) -> Option<bool> {
-        if !self.is_running() || self.broken {
-            return None;
-        }
-        let result = self.try_next(memory, handle);
-        result.unwrap_or_else(|error| {
-            warn!("ring stopped: {error}");
-            self.broken = true;
-            None
-        })
+    /// Whether a chain was taken and not given back yet.
+    pub fn has_taken(&self) -> bool {
+        self.taken.is_some()
     }
 
-    fn try_next(
+    /// Takes the next chain and reads it with `read`. The one taken before must be given back first.
+    ///
+    /// Returns None when there is no chain.
+    pub fn take<'m, T>(
         &mut self,
-        memory: &GuestMemoryMmap,
-        handle: impl FnOnce(Result<&[u8], ChainError>),
-    ) -> Result<Option<bool>, RingError> {
-        let Some(chain) = self.queue.iter(memory)?.next() else {
-            return Ok(None);
+        memory: &'m GuestMemoryMmap,
+        read: impl FnOnce(DescriptorChain<&'m GuestMemoryMmap>) -> T,
+    ) -> Option<T> {
+        if !self.is_usable() || self.taken.is_some() {
+            return None;
+        }
+        let chain = match self.queue.iter(memory) {
+            Ok(mut chains) => chains.next()?,
+            Err(error) => {
+                self.give_up(&error);
+                return None;
+            }
         };
-        let head = chain.head_index();
-        let message = read_chain(chain, &mut self.buffer);
-        handle(message.map(|()| self.buffer.as_slice()));
-        self.queue.add_used(memory, head, 0)?;
-        let interrupt = self.queue.needs_notification(memory)?;
-        Ok(Some(interrupt && self.interrupt()))
+        self.taken = Some(chain.head_index());
+        Some(read(chain))
+    }
+
+    /// Gives the chain that was taken back to the driver as used, with nothing written; returns
+    /// whether the driver was interrupted.
+    pub fn give_back(&mut self, memory: &GuestMemoryMmap) -> bool {
+        let Some(head) = self.taken.take() else {
+            return false;
+        };
+        let given = self
+            .queue
+            .add_used(memory, head, 0)
+            .and_then(|()| self.queue.needs_notification(memory));
+        match given {
+            Ok(interrupt) => interrupt && self.interrupt(),
+            Err(error) => {
+                self.give_up(&error);
+                false
+            }
+        }
+    }
+
+    fn give_up(&mut self, error: &virtio_queue::Error) {
+        warn!("ring stopped: {error}");
+        self.broken = true;
     }
 
     fn interrupt(&self) -> bool {
@@ -211,9 +214,9 @@ impl Vring {
         call.is_some_and(|mut call| call.write_all(&1u64.to_ne_bytes()).is_ok())
     }
 
-    /// Asks the driver to notify for the next message; returns whether one is there already.
+    /// Asks the driver to notify for the next chain; returns whether one is there already.
     pub fn enable_notification(&mut self, memory: &GuestMemoryMmap) -> bool {
-        self.is_running() && !self.broken && self.queue.enable_notification(memory).unwrap_or(false)
+        self.is_usable() && self.queue.enable_notification(memory).unwrap_or(false)
     }
 }
 
@@ -221,39 +224,4 @@ impl Default for Vring {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Copies the buffers of `chain` to `message`, wherever the driver split them.
-fn read_chain<M>(mut chain: DescriptorChain<M>, message: &mut Vec<u8>) -> Result<(), ChainError>
-where
-    M: Deref<Target = GuestMemoryMmap> + Clone,
-{
-    message.clear();
-    let memory = chain.memory().clone();
-    let mut more = true;
-    let mut count = 0;
-    for descriptor in chain.by_ref() {
-        count += 1;
-        if count > MAX_CHAIN_DESCRIPTORS {
-            return Err(ChainError::TooManyDescriptors);
-        }
-        if descriptor.is_write_only() {
-            return Err(ChainError::Writable);
-        }
-        let start = message.len();
-        let end = start
-            .checked_add(descriptor.len() as usize)
-            .filter(|end| *end <= MAX_MESSAGE_SIZE)
-            .ok_or(ChainError::TooLarge)?;
-        message.resize(end, 0);
-        memory
-            .read_slice(&mut message[start..], descriptor.addr())
-            .map_err(|_| ChainError::OutsideMemory)?;
-        more = descriptor.has_next();
-    }
-    // The chain ends in silence where it is invalid; a valid one ends at a last descriptor.
-    if more {
-        return Err(ChainError::Broken);
-    }
-    Ok(())
 }

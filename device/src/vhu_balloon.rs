@@ -31,23 +31,18 @@ use vhost::vhost_user::VhostUserBackendReqHandlerMut;
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost::vhost_user::VhostUserVirtioFeatures;
 use vhost::VhostUserMemoryRegionBase;
-use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryMmap;
 
-use crate::balloon::Balloon;
 use crate::balloon::ConfigError;
-use crate::balloon::Direction;
 use crate::memory::GuestRam;
 use crate::memory::MemoryError;
 use crate::memory::RegionInfo;
 use crate::queue::RingError;
 use crate::queue::Vring;
+use crate::queues::Queues;
+use crate::role::Role;
 use crate::virtio_balloon::feature;
-use crate::virtio_balloon::DEFLATE_QUEUE;
-use crate::virtio_balloon::INFLATE_QUEUE;
 use crate::virtio_balloon::NUM_QUEUES;
-use crate::virtio_balloon::VIRTIO_BALLOON_F_MUST_TELL_HOST;
 use crate::virtio_balloon::VIRTIO_BALLOON_F_PAGE_BITMAP;
 
 /// Why a request of the frontend's is refused.
@@ -81,12 +76,9 @@ impl From<RequestError> for VhostUserError {
 
 /// A balloon device as one frontend sees it.
 pub struct VhuBalloon {
-    /// The balloon behind the queues.
-    pub balloon: Balloon,
+    /// What is behind the frontend: the guest's side.
+    pub queues: Queues,
     features: u64,
-    acked_features: u64,
-    memory: GuestMemoryMmap,
-    rings: [Vring; NUM_QUEUES],
     /// The message format last announced in the log: whether it is page bitmaps.
     announced: Option<bool>,
 }
@@ -95,80 +87,26 @@ impl VhuBalloon {
     /// A device that offers `features`, besides what vhost-user itself needs.
     pub fn new(features: u64) -> Self {
         Self {
-            balloon: Balloon::default(),
+            queues: Queues::default(),
             features: features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits(),
-            acked_features: 0,
-            memory: GuestMemoryMmap::default(),
-            rings: std::array::from_fn(|_| Vring::new()),
             announced: None,
         }
     }
 
-    /// Whether the frontend has the device started: a ring is running.
-    ///
-    /// True only from a driver's DRIVER_OK to the first sign of a stop.
-    pub fn is_started(&self) -> bool {
-        self.rings.iter().any(Vring::is_running)
-    }
-
-    /// The queues that are served now, each with its notification descriptor.
-    pub fn kicks(&self) -> impl Iterator<Item = (usize, &File)> {
-        [INFLATE_QUEUE, DEFLATE_QUEUE]
-            .into_iter()
-            .filter_map(|index| Some((index, self.rings[index].kick()?)))
-    }
-
-    /// Takes the notifications of queue `index`.
-    pub fn take_kicks(&mut self, index: usize) {
-        let Some((direction, ring)) = direction(index).zip(self.rings.get(index)) else {
-            return;
-        };
-        let count = ring.take_kicks();
-        self.balloon.count_notifications(direction, count);
-    }
-
-    /// Serves the queues, a bounded number of messages; returns whether there may be more.
-    pub fn serve_queues(&mut self) -> bool {
-        for _ in 0..MESSAGES_AT_ONCE {
-            // Deflation first: what the guest has taken back must not count as held.
-            if !self.serve_one(DEFLATE_QUEUE) && !self.serve_one(INFLATE_QUEUE) {
-                let [inflate, deflate, ..] = &mut self.rings;
-                let more = inflate.enable_notification(&self.memory);
-                return deflate.enable_notification(&self.memory) || more;
-            }
-        }
-        true
-    }
-
-    /// Serves one message of queue `index`; returns whether there was one.
-    fn serve_one(&mut self, index: usize) -> bool {
-        let Some(direction) = direction(index) else {
-            return false;
-        };
-        let balloon = &mut self.balloon;
-        let handle = |message: Result<&[u8], _>| balloon.handle(direction, message);
-        let Some(interrupted) = self.rings[index].next_message(&self.memory, handle) else {
-            return false;
-        };
-        if interrupted {
-            self.balloon.count_interrupt();
-        }
-        true
-    }
-
     fn has(&self, bit: u32) -> bool {
-        self.acked_features & feature(bit) != 0
+        self.queues.features() & feature(bit) != 0
     }
 
     fn ring(&mut self, index: u32) -> Result<&mut Vring, RequestError> {
         usize::try_from(index)
             .ok()
-            .and_then(|index| self.rings.get_mut(index))
+            .and_then(|index| self.queues.ring_mut(index))
             .ok_or(RequestError::NoQueue(index))
     }
 
     fn guest_address(&self, user_addr: u64) -> Result<GuestAddress, RequestError> {
-        self.balloon
+        self.queues
+            .balloon
             .ram()
             .ok_or(RequestError::NoMemory)?
             .guest_address(user_addr)
@@ -178,7 +116,7 @@ impl VhuBalloon {
     /// Says in the log how the guest reports pages, unless it was said before.
     fn announce(&mut self) {
         let page_bitmap = self.has(VIRTIO_BALLOON_F_PAGE_BITMAP);
-        if !self.is_started() || self.announced == Some(page_bitmap) {
+        if !self.queues.is_started() || self.announced == Some(page_bitmap) {
             return;
         }
         self.announced = Some(page_bitmap);
@@ -189,18 +127,6 @@ impl VhuBalloon {
         } else {
             info!("the guest reports pages by PFN arrays");
         }
-    }
-}
-
-/// Messages served before the frontend and the control socket get their turn.
-const MESSAGES_AT_ONCE: usize = 64;
-
-/// Which way pages go on queue `index`, if the queue carries any.
-fn direction(index: usize) -> Option<Direction> {
-    match index {
-        INFLATE_QUEUE => Some(Direction::Inflate),
-        DEFLATE_QUEUE => Some(Direction::Deflate),
-        _ => None,
     }
 }
 
@@ -231,15 +157,7 @@ impl VhostUserBackendReqHandlerMut for VhuBalloon {
         if unknown != 0 {
             return Err(RequestError::Features(unknown).into());
         }
-        self.acked_features = features;
-        let event_idx = self.has(VIRTIO_RING_F_EVENT_IDX);
-        for ring in &mut self.rings {
-            ring.set_event_idx(event_idx);
-        }
-        self.balloon.set_negotiated(
-            self.has(VIRTIO_BALLOON_F_PAGE_BITMAP),
-            self.has(VIRTIO_BALLOON_F_MUST_TELL_HOST),
-        );
+        self.queues.set_features(features);
         Ok(())
     }
 
@@ -261,8 +179,7 @@ impl VhostUserBackendReqHandlerMut for VhuBalloon {
             })
             .collect();
         let ram = GuestRam::new(table).map_err(RequestError::from)?;
-        self.memory = ram.memory().clone();
-        self.balloon.set_ram(ram);
+        self.queues.set_ram(ram);
         Ok(None)
     }
 
@@ -295,21 +212,23 @@ impl VhostUserBackendReqHandlerMut for VhuBalloon {
         self.ring(index)?
             .set_base(base)
             .map_err(RequestError::from)?;
-        if index as usize == INFLATE_QUEUE && base == 0 {
-            self.balloon.driver_reset();
+        if Role::Inflate.queue(self.queues.features()) == Some(index as usize) && base == 0 {
+            self.queues.balloon.driver_reset();
         }
         Ok(())
     }
 
     fn get_vring_base(&mut self, index: u32) -> VhostUserResult<VhostUserVringState> {
         let base = self.ring(index)?.stop();
+        self.queues.forget(index as usize);
         Ok(VhostUserVringState::new(index, u32::from(base)))
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> VhostUserResult<()> {
         let kick = fd.ok_or(RequestError::NoKick)?;
         // Without protocol features a ring is enabled as soon as it is started.
-        let enabled = self.acked_features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0;
+        let enabled =
+            self.queues.features() & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0;
         let ring = self.ring(index.into())?;
         ring.start(kick).map_err(RequestError::from)?;
         if enabled {
@@ -356,7 +275,7 @@ impl VhostUserBackendReqHandlerMut for VhuBalloon {
         size: u32,
         _flags: VhostUserConfigFlags,
     ) -> VhostUserResult<Vec<u8>> {
-        let bytes = self.balloon.read_config(offset, size);
+        let bytes = self.queues.balloon.read_config(offset, size);
         Ok(bytes.map_err(RequestError::from)?)
     }
 
@@ -366,7 +285,7 @@ impl VhostUserBackendReqHandlerMut for VhuBalloon {
         data: &[u8],
         _flags: VhostUserConfigFlags,
     ) -> VhostUserResult<()> {
-        let written = self.balloon.write_config(offset, data);
+        let written = self.queues.balloon.write_config(offset, data);
         Ok(written.map_err(RequestError::from)?)
     }
 
@@ -431,3 +350,7 @@ impl VhostUserBackendReqHandlerMut for VhuBalloon {
         unsupported("SET_LOG_BASE")
     }
 }
+
+#[cfg(test)]
+#[path = "vhu_balloon_tests.rs"]
+mod tests;

@@ -8,8 +8,16 @@ use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 
 /// The driver may use a deflated page only after the device has acknowledged it.
 pub const VIRTIO_BALLOON_F_MUST_TELL_HOST: u32 = 0;
+/// The driver reports statistics of its memory, on a queue for that.
+pub const VIRTIO_BALLOON_F_STATS_VQ: u32 = 1;
 /// The driver may take pages back by itself when the guest runs out of memory.
 pub const VIRTIO_BALLOON_F_DEFLATE_ON_OOM: u32 = 2;
+/// The driver tells which pages are free while the guest migrates, on a queue for that.
+pub const VIRTIO_BALLOON_F_FREE_PAGE_HINT: u32 = 3;
+/// The driver tells what its free pages are filled with.
+pub const VIRTIO_BALLOON_F_PAGE_POISON: u32 = 4;
+/// The driver lends free pages, on a queue for that.
+pub const VIRTIO_BALLOON_F_REPORTING: u32 = 5;
 /// Messages on the inflate and deflate queues are page bitmaps, not PFN arrays.
 pub const VIRTIO_BALLOON_F_PAGE_BITMAP: u32 = 63;
 
@@ -28,10 +36,6 @@ pub const PFN_SHIFT: u32 = 12;
 /// The unit of every PFN, in bytes.
 pub const PAGE_SIZE: u64 = 1 << PFN_SHIFT;
 
-/// Index of the queue that carries pages the guest gives away.
-pub const INFLATE_QUEUE: usize = 0;
-/// Index of the queue that carries pages the guest takes back.
-pub const DEFLATE_QUEUE: usize = 1;
 /// Queues reported to the frontend: inflate, deflate, statistics, free page hinting, reporting.
 pub const NUM_QUEUES: usize = 5;
 /// Largest queue accepted, in descriptors.

@@ -89,6 +89,25 @@ fn a_killed_daemon_does_not_stand_in_the_way_of_the_next() {
 }
 
 #[test]
+fn statistics_are_shown_and_their_interval_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = daemon(dir.path());
+    for options in [&["stats", "--poll", "7"][..], &["stats"]] {
+        let output = ctl(dir.path(), options);
+        assert!(output.status.success());
+        let stats = String::from_utf8(output.stdout).unwrap();
+        assert!(stats.contains("\"last-update\": 0"), "{stats}");
+        assert!(
+            stats.contains("\"stat-free-memory\": 18446744073709551615"),
+            "{stats}"
+        );
+    }
+    assert!(!ctl(dir.path(), &["stats", "--poll", "-1"]).status.success());
+    assert!(ctl(dir.path(), &["quit"]).status.success());
+    assert_clean_end(dir.path(), child.wait().unwrap());
+}
+
+#[test]
 fn failures_are_told_and_end_in_failure() {
     let dir = tempfile::tempdir().unwrap();
     let output = ctl(dir.path(), &["query"]);

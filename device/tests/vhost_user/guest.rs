@@ -40,10 +40,10 @@ const PAGE: u64 = 4096;
 const USER_BASE: u64 = 0x7f00_0000_0000;
 
 const QUEUE_SIZE: u16 = 8;
-/// Rings and message buffers lie in the first pages, which the tests do not give away.
+/// Rings lie in the first pages, which the tests do not give away, nor the message buffers.
 const RINGS: u64 = 0;
 const RING_BYTES: u64 = 4 * PAGE;
-const BUFFERS: u64 = 16 * PAGE;
+const BUFFERS: u64 = 768 * PAGE;
 const BUFFER_BYTES: u64 = 2 * PAGE;
 /// The first page that a test may inflate.
 pub const FREE_PFN: u64 = 64;
@@ -56,6 +56,8 @@ pub enum Buffer<'a> {
     Writable(u32),
     /// A readable one at an address of the test's choice.
     At(u64, u32),
+    /// A writable one at an address of the test's choice.
+    Lent(u64, u32),
 }
 
 struct Ring {
@@ -68,7 +70,9 @@ struct Ring {
 pub struct Guest {
     frontend: Frontend,
     memory: File,
-    rings: [Ring; 2],
+    rings: [Ring; NUM_QUEUES],
+    /// Queues that the driver has.
+    queues: usize,
     channel: UnixStream,
 }
 
@@ -97,7 +101,8 @@ impl Guest {
         let guest = Self {
             frontend,
             memory,
-            rings: [ring(), ring()],
+            rings: std::array::from_fn(|_| ring()),
+            queues: 0,
             channel,
         };
         guest.touch_everything();
@@ -123,19 +128,21 @@ impl Guest {
 
     /// A driver begins: fresh rings, base 0.
     pub fn start(&mut self, features: u64) {
-        let rings = vec![0; 2 * RING_BYTES as usize];
+        let rings = vec![0; NUM_QUEUES * RING_BYTES as usize];
         self.memory.write_all_at(&rings, RINGS).unwrap();
         for ring in &mut self.rings {
             ring.next = 0;
         }
-        self.resume(features, [0, 0]);
+        self.resume(features, [0; NUM_QUEUES]);
     }
 
     /// The device is set going with rings as they are.
-    pub fn resume(&mut self, features: u64, bases: [u16; 2]) {
+    pub fn resume(&mut self, features: u64, bases: [u16; NUM_QUEUES]) {
+        // Inflation, deflation, and one for each of statistics, hinting and reporting.
+        self.queues = 2 + (features & 0b10_1010).count_ones() as usize;
         self.frontend.set_features(features).unwrap();
         self.share_memory();
-        for (index, ring) in self.rings.iter().enumerate() {
+        for (index, ring) in self.rings.iter().take(self.queues).enumerate() {
             let base = USER_BASE + ring_address(index);
             self.frontend.set_vring_num(index, QUEUE_SIZE).unwrap();
             self.frontend.set_vring_base(index, bases[index]).unwrap();
@@ -158,11 +165,11 @@ impl Guest {
     }
 
     /// The device is stopped: the guest is paused, or its driver gone. Returns the ring bases.
-    pub fn stop(&mut self) -> [u16; 2] {
+    pub fn stop(&mut self) -> [u16; NUM_QUEUES] {
         for index in 0..NUM_QUEUES {
             self.frontend.set_vring_enable(index, false).unwrap();
         }
-        [0, 1].map(|index| self.frontend.get_vring_base(index).unwrap() as u16)
+        std::array::from_fn(|index| self.frontend.get_vring_base(index).unwrap() as u16)
     }
 
     /// Sends one message and waits until it is used; returns the length it was used with.
@@ -212,6 +219,7 @@ impl Guest {
                 }
                 Buffer::Writable(len) => (own, len, 2),
                 Buffer::At(address, len) => (address, len, 0),
+                Buffer::Lent(address, len) => (address, len, 2),
             };
             let last = usize::from(index) + 1 == buffers.len();
             let mut descriptor = Vec::from(address.to_le_bytes());
@@ -232,6 +240,17 @@ impl Guest {
             .unwrap();
         let index = next.to_le_bytes();
         self.memory.write_all_at(&index, available + 2).unwrap();
+    }
+
+    /// Makes one message available in one buffer, and leaves it to the device.
+    pub fn offer(&mut self, queue: usize, message: &[u8]) {
+        self.post(queue, &[Buffer::Readable(message)]);
+        self.kick(queue);
+    }
+
+    /// Whether the device has all messages of a queue.
+    pub fn is_kept(&self, queue: usize) -> bool {
+        self.read_u16(ring_address(queue) + 2 * PAGE + 2) != self.rings[queue].next
     }
 
     fn wait_for_interrupt(&self, queue: usize) {
@@ -267,6 +286,14 @@ impl Guest {
         let mut bytes = self.config();
         bytes[..4].copy_from_slice(&0xdead_beef_u32.to_le_bytes());
         bytes[4..8].copy_from_slice(&actual.to_le_bytes());
+        let flags = VhostUserConfigFlags::WRITABLE;
+        self.frontend.set_config(0, flags, &bytes).unwrap();
+    }
+
+    /// Writes what free pages are filled with.
+    pub fn set_poison(&mut self, value: u32) {
+        let mut bytes = self.config();
+        bytes[12..].copy_from_slice(&value.to_le_bytes());
         let flags = VhostUserConfigFlags::WRITABLE;
         self.frontend.set_config(0, flags, &bytes).unwrap();
     }

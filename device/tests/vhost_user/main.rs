@@ -4,15 +4,12 @@
 //! shared memory, real holes.
 
 mod guest;
+mod reporting;
+mod running;
+mod statistics;
 
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::path::PathBuf;
 use std::thread;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use guest::Buffer;
@@ -20,19 +17,17 @@ use guest::Guest;
 use guest::FREE_PFN;
 use guest::HIGH_PFN;
 use guest::REGION_PAGES;
+use running::Client;
+use running::Running;
 use serde_json::json;
 use serde_json::Value;
-use tempfile::TempDir;
 use vhost_device_balloon::args::CtlArgs;
 use vhost_device_balloon::args::CtlCommand;
-use vhost_device_balloon::balloon::Counters;
+use vhost_device_balloon::counters::Counters;
 use vhost_device_balloon::ctl;
 use vhost_device_balloon::ctl::CtlError;
-use vhost_device_balloon::daemon::Daemon;
-use vhost_device_balloon::daemon::DaemonConfig;
 use vhost_device_balloon::virtio_balloon::feature;
 use vhost_device_balloon::virtio_balloon::BASE_FEATURES;
-use vhost_device_balloon::virtio_balloon::VIRTIO_BALLOON_F_PAGE_BITMAP;
 
 const INFLATE: usize = 0;
 const DEFLATE: usize = 1;
@@ -40,133 +35,6 @@ const RAM: u64 = 2 * REGION_PAGES * 4096;
 /// VIRTIO_F_VERSION_1 and the vhost-user bit; event indices are left out, so all is notified.
 const PFNS: u64 = feature(32) | feature(30);
 const BITMAPS: u64 = PFNS | feature(63);
-
-/// A running daemon.
-struct Running {
-    dir: TempDir,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Running {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let config = DaemonConfig {
-            socket_path: dir.path().join("socket"),
-            control_path: dir.path().join("control"),
-            features: BASE_FEATURES | feature(VIRTIO_BALLOON_F_PAGE_BITMAP),
-        };
-        let mut daemon = Daemon::new(&config, None).unwrap();
-        let thread = thread::spawn(move || daemon.run().unwrap());
-        Self {
-            dir,
-            thread: Some(thread),
-        }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("socket")
-    }
-
-    fn guest(&self) -> Guest {
-        Guest::connect(&self.socket())
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(&self.dir.path().join("control"))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            if !thread.is_finished() {
-                self.client().send("quit", json!({}));
-            }
-            thread.join().unwrap();
-        }
-        let left = self.dir.path().read_dir().unwrap().count();
-        if !thread::panicking() {
-            assert_eq!(left, 0, "a socket was left behind");
-        }
-    }
-}
-
-/// A QMP client.
-struct Client {
-    stream: UnixStream,
-    lines: BufReader<UnixStream>,
-    events: Vec<Value>,
-}
-
-impl Client {
-    fn connect(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        let lines = BufReader::new(stream.try_clone().unwrap());
-        let mut client = Self {
-            stream,
-            lines,
-            events: Vec::new(),
-        };
-        assert!(client.read()["QMP"].is_object());
-        client.command("qmp_capabilities", json!({}));
-        client
-    }
-
-    fn read(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
-    }
-
-    fn send(&mut self, name: &str, arguments: Value) {
-        let command = json!({"execute": name, "arguments": arguments});
-        self.stream
-            .write_all(command.to_string().as_bytes())
-            .unwrap();
-    }
-
-    fn execute(&mut self, name: &str, arguments: Value) -> Value {
-        self.send(name, arguments);
-        loop {
-            let reply = self.read();
-            if reply["event"].is_null() {
-                return reply;
-            }
-            self.events.push(reply);
-        }
-    }
-
-    fn command(&mut self, name: &str, arguments: Value) -> Value {
-        let reply = self.execute(name, arguments);
-        assert!(reply["error"].is_null(), "{reply}");
-        reply["return"].clone()
-    }
-
-    fn balloon(&mut self, value: u64) {
-        self.command("balloon", json!({"value": value}));
-    }
-
-    fn actual(&mut self) -> u64 {
-        self.command("query-balloon", json!({}))["actual"]
-            .as_u64()
-            .unwrap()
-    }
-
-    fn counters(&mut self) -> Counters {
-        serde_json::from_value(self.command("query-balloon-counters", json!({}))).unwrap()
-    }
-
-    fn event(&mut self) -> Value {
-        if self.events.is_empty() {
-            let event = self.read();
-            self.events.push(event);
-        }
-        self.events.remove(0)
-    }
-}
 
 fn pfns(list: impl IntoIterator<Item = u64>) -> Vec<u8> {
     list.into_iter()
@@ -248,6 +116,28 @@ fn bitmaps_punch_holes_however_they_are_split() {
     assert!(counters.page_bitmap);
     guest.send_bytes(DEFLATE, &message);
     assert_eq!(client.counters().pages_held, 0);
+}
+
+#[test]
+fn the_pages_held_are_told_exactly() {
+    let daemon = Running::new();
+    let mut client = daemon.client();
+    let mut guest = daemon.guest();
+    assert_eq!(client.held(), json!([]));
+    guest.start(PFNS);
+    let pages = [100, 101, 102, 105, HIGH_PFN + 7, HIGH_PFN];
+    guest.send_bytes(INFLATE, &pfns(pages));
+    guest.send_bytes(DEFLATE, &pfns([101]));
+    let ranges = [
+        [100, 1],
+        [102, 1],
+        [105, 1],
+        [HIGH_PFN, 1],
+        [HIGH_PFN + 7, 1],
+    ];
+    assert_eq!(client.held(), json!(ranges));
+    let rest = client.command("x-query-held", json!({"start_pfn": 103}));
+    assert_eq!(rest, json!({"ranges": ranges[2..]}));
 }
 
 #[test]
@@ -355,7 +245,7 @@ fn a_new_driver_begins_with_nothing_and_a_resumed_one_does_not() {
     guest.send_bytes(INFLATE, &pfns(100..110));
     guest.set_actual(10);
     let bases = guest.stop();
-    assert_eq!(bases, [1, 0]);
+    assert_eq!(bases[..2], [1, 0]);
     assert!(!client.counters().started);
     guest.resume(PFNS, bases);
     let counters = client.counters();
@@ -367,6 +257,7 @@ fn a_new_driver_begins_with_nothing_and_a_resumed_one_does_not() {
     guest.start(BITMAPS);
     let counters = client.counters();
     assert_eq!((counters.pages_held, counters.actual), (0, 0));
+    assert_eq!(counters.pages_forgotten, 20);
     assert_eq!(client.actual(), RAM);
     guest.send_bytes(INFLATE, &response(&run(FREE_PFN, 3)));
     assert_eq!(client.counters().pages_held, 8);
