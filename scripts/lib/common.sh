@@ -29,6 +29,16 @@ die() {
 	die "Linux cannot be built below a path with a space or a colon, as $TOP or $CACHE has" \
 		"Move the clone, or set VBB_CACHE for the cache."
 
+# check_room DIRECTORY GIB
+check_room() {
+	local free
+	mkdir -p "$1" || die "cannot create $1"
+	free=$(($(df --output=avail --block-size=1M "$1" | tail -n 1) / 1024))
+	[ "$free" -ge "$2" ] ||
+		die "$1 has $free GiB free; $2 GiB are needed" \
+			"$([ "$1" != "$CACHE" ] || echo 'VBB_CACHE=/another/place moves the cache.')"
+}
+
 # lock FILE: be the only run that makes what FILE guards, until unlock. Children inherit the lock, so that
 # it outlives a killed script for as long as something of it still works on the files.
 lock() {

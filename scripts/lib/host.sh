@@ -82,12 +82,3 @@ check_namespaces() {
 		die "user namespaces are disabled" "Run: sudo sysctl user.max_user_namespaces=10000 (or run as root)."
 	die "cannot make a user namespace: $said" "Running as root needs none."
 }
-
-# check_room DIRECTORY GIB
-check_room() {
-	local free
-	mkdir -p "$1" || die "cannot create $1"
-	free=$(($(df --output=avail --block-size=1M "$1" | tail -n 1) / 1024))
-	[ "$free" -ge "$2" ] ||
-		die "$1 has $free GiB free; $2 GiB are needed" "VBB_CACHE=/another/place moves the cache."
-}

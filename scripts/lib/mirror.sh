@@ -29,6 +29,11 @@ find_mirror() {
 	printf '%s\n' "${address%/}"
 }
 
+# debian_source MIRROR SUITE: print the line of a sources.list.
+debian_source() {
+	printf 'deb [signed-by=%s] %s %s main\n' "$KEYRING" "$1" "$2"
+}
+
 # apt_proxies MIRROR: print apt configuration lines with the proxies of this machine's apt.
 apt_proxies() {
 	local detect='' proxy
