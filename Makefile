@@ -7,11 +7,20 @@ help:
 	@echo 'make run       show a stock Debian guest giving memory back through page bitmaps'
 	@echo 'make check     formats, lints, host tests and guest tests'
 	@echo 'make check-long the same with further trials, and more stress'
+	@echo 'make check-install install the driver in Debian guests as README.md says, and boot them'
 	@echo 'make modules   build the module, build/module/virtio-balloon-bmap.ko, for the guest'
 	@echo '               KDIR=/path: for the prepared kernel tree there, and without any set-up'
+	@echo 'make check-debug    guest tests in a kernel that looks for misuse of memory and locks, and for leaks'
+	@echo 'make check-builtin  guest tests in a kernel that has the driver built in'
+	@echo 'make check-kunit    KUnit tests in User-mode Linux'
+	@echo 'make tree KDIR=/path  put the driver into the kernel source there, or bring it up to date'
+	@echo 'make install   in a guest: have DKMS build the driver for its kernels, and load it in place of virtio_balloon'
+	@echo 'make uninstall undo that'
 	@echo 'make paths     print where the kernel, the modules, QEMU and the device lie, as KEY=VALUE'
 	@echo 'make clean     remove build/'
 	@echo 'make distclean remove build/ and the cache'
+	@echo
+	@echo 'SERIES=7.2 make COMMAND: with that series of Linux, and build/linux-7.2/ instead of build/'
 
 run:
 	@scripts/with-guest sh -c 'cargo build --release -p guest-tests --bins && exec cargo run --quiet --release -p guest-tests --bin run'
@@ -22,8 +31,29 @@ check:
 check-long:
 	@VBB_LONG=1 VBB_STRESS_SECONDS=60 scripts/check
 
+check-debug:
+	@scripts/check-guest debug
+
+check-builtin:
+	@scripts/check-guest builtin
+
+check-kunit:
+	@scripts/check-kunit
+
+check-install:
+	@scripts/check-install
+
+tree:
+	@scripts/place-in-tree "$(KDIR)"
+
 modules:
 	@scripts/module $(MAKEOVERRIDES)
+
+install:
+	@scripts/install $(MAKEOVERRIDES)
+
+uninstall:
+	@scripts/uninstall $(MAKEOVERRIDES)
 
 paths:
 	@scripts/paths
@@ -34,4 +64,5 @@ clean:
 distclean:
 	@scripts/distclean
 
-.PHONY: help run check check-long modules paths clean distclean
+.PHONY: help run check check-long check-debug check-builtin check-kunit check-install tree modules install \
+	uninstall paths clean distclean
