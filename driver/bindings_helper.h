@@ -7,6 +7,12 @@
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_ring.h>
 #include <linux/balloon.h>
+#include <linux/mm.h>
 #include <linux/mmzone.h>
+#include <linux/oom.h>
+#include <linux/page_reporting.h>
+#include <linux/shrinker.h>
+#include <linux/vmstat.h>
 
+#include "compat.h"
 #include "helpers.h"

@@ -8,6 +8,8 @@ use crate::{
         PfnRange,
         WORDS_PER_BITMAP, //
     },
+    compat,
+    counters::Flow,
     fault,
     message::Message,
     resp_encoder::{
@@ -44,7 +46,7 @@ impl BitmapMessages {
             return Err(ENOMEM);
         }
         let messages = Self {
-            bitmaps: PageBitmaps::new(KVec::zeroed(WORDS_PER_BITMAP, flags)?),
+            bitmaps: PageBitmaps::new(compat::zeroed(WORDS_PER_BITMAP, flags)?),
             response: Some(Message::new(RESPONSE_LEN, flags)?),
         };
         Ok(KBox::new(messages, flags)?)
@@ -76,16 +78,17 @@ impl BitmapMessages {
         &mut self,
         queue: &mut Virtqueue,
         pfns: impl Iterator<Item = u64> + Clone,
+        flow: &Flow,
     ) -> Result {
         let mut pass = PfnRange::of(pfns.clone()).map(|range| range.min);
         while let Some(start) = pass {
             pass = self.bitmaps.mark(start, pfns.clone());
-            self.send_marked(queue)?;
+            self.send_marked(queue, flow)?;
         }
         Ok(())
     }
 
-    fn send_marked(&mut self, queue: &mut Virtqueue) -> Result {
+    fn send_marked(&mut self, queue: &mut Virtqueue, flow: &Flow) -> Result {
         let mut words = self.bitmaps.words().peekable();
         while words.peek().is_some() {
             let mut response = self.response.take().ok_or(EIO)?;
@@ -101,10 +104,16 @@ impl BitmapMessages {
                     Err(Full) => break,
                 };
             }
-            let len = encoder.finish().len;
+            let encoded = encoder.finish();
+            *header = response_header(u32::try_from(encoded.len)?);
+            response.set_len(HEAD_LEN.saturating_add(encoded.len));
 
-            *header = response_header(u32::try_from(len)?);
-            response.set_len(HEAD_LEN.saturating_add(len));
+            flow.runs.add(encoded.runs);
+            flow.words.add(encoded.words);
+            flow.bytes.add_len(response.bytes().len());
+            flow.messages.inc();
+            flow.notifications.inc();
+            flow.waits.inc();
             self.response = Some(queue.send(response)?);
         }
         Ok(())

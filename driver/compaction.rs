@@ -32,5 +32,6 @@ pub(crate) fn migrate(reporter: &SharedReporter, new: u64, old: u64) -> Result {
     // balloon then, where it is kept until the device is reset.
     let _ = reporter.tell(Direction::Inflate, units(new));
     let _ = reporter.tell(Direction::Deflate, units(old));
+    reporter.counters().migrations.inc();
     Ok(())
 }

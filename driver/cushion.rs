@@ -18,6 +18,9 @@ const ORDER: u32 = bindings::PAGE_ALLOC_COSTLY_ORDER + 1;
 /// How many blocks there are at most.
 const BLOCKS: usize = 64;
 
+/// How many pages that is.
+pub(crate) const PAGES: usize = BLOCKS << ORDER;
+
 /// Blocks that are free again when this is dropped.
 pub(crate) struct Cushion([Option<NonNull<bindings::page>>; BLOCKS]);
 
@@ -33,14 +36,6 @@ impl Cushion {
             }
         }
         Self(blocks)
-    }
-
-    /// Whether the guest has the cushion, and as much again. Looks for a moment only.
-    pub(crate) fn is_to_spare() -> bool {
-        let cushion = Self::take();
-        let spare = Self::take();
-        drop(cushion);
-        spare.0.iter().all(Option::is_some)
     }
 }
 

@@ -1,12 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/device.h>
 #include <linux/list.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
+#include <linux/poison.h>
+#include <linux/shrinker.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include "helpers.h"
+
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
+static bool page_bitmap = true;
+module_param(page_bitmap, bool, 0400);
+MODULE_PARM_DESC(page_bitmap, "Use page bitmaps with a device that has them");
+
+static unsigned int oom_pages = 256;
+module_param(oom_pages, uint, 0600);
+MODULE_PARM_DESC(oom_pages, "Pages to free each time that the guest runs out of memory");
+
+static unsigned int floor_mib;
+module_param(floor_mib, uint, 0600);
+MODULE_PARM_DESC(floor_mib, "MiB of available memory below which the balloon does not grow");
+
+bool balloon_bmap_page_bitmap(void)
+{
+	return page_bitmap;
+}
+
+unsigned int balloon_bmap_oom_pages(void)
+{
+	return READ_ONCE(oom_pages);
+}
+
+unsigned long balloon_bmap_floor_pages(void)
+{
+	return (unsigned long)READ_ONCE(floor_mib) << (20 - PAGE_SHIFT);
+}
+
+void balloon_bmap_can_wake_up(struct device *dev)
+{
+	device_set_wakeup_capable(dev, true);
+}
+
+void balloon_bmap_stay_awake(struct device *dev)
+{
+	pm_stay_awake(dev);
+}
+
+void balloon_bmap_relax(struct device *dev)
+{
+	pm_relax(dev);
+}
 
 bool balloon_bmap_has_feature(const struct virtio_device *vdev, unsigned int bit)
 {
@@ -28,6 +78,11 @@ void balloon_bmap_out_of_puff(struct virtio_device *vdev, unsigned long pages)
 	dev_info_ratelimited(&vdev->dev, "Out of puff! Can't get %lu pages\n", pages);
 }
 
+size_t balloon_bmap_full_name(const struct virtio_device *vdev, char *name, size_t size)
+{
+	return scnprintf(name, size, KBUILD_MODNAME "-%s", dev_name(&vdev->dev));
+}
+
 struct list_head *balloon_bmap_page_lru(struct page *page)
 {
 	return &page->lru;
@@ -41,6 +96,21 @@ struct page *balloon_bmap_lru_page(struct list_head *lru)
 unsigned long balloon_bmap_page_pfn(const struct page *page)
 {
 	return page_to_pfn(page);
+}
+
+/* Returns false when free pages have whatever was in them. */
+bool balloon_bmap_free_page_value(u32 *value)
+{
+	*value = 0;
+	if (want_init_on_free())
+		return true;
+	memset(value, PAGE_POISON, sizeof(*value));
+	return page_poisoning_enabled_static();
+}
+
+unsigned long balloon_bmap_node_pages(unsigned int item)
+{
+	return global_node_page_state(item);
 }
 
 void balloon_bmap_put_page(struct page *page)
@@ -57,6 +127,36 @@ struct page *balloon_bmap_alloc_block(unsigned int order)
 void balloon_bmap_free_block(struct page *page, unsigned int order)
 {
 	__free_pages(page, order);
+}
+
+void *balloon_bmap_page_address(const struct page *page)
+{
+	return page_address(page);
+}
+
+struct shrinker *balloon_bmap_shrinker_alloc(void)
+{
+	return shrinker_alloc(0, KBUILD_MODNAME);
+}
+
+struct workqueue_struct *balloon_bmap_alloc_workqueue(void)
+{
+	return alloc_workqueue(KBUILD_MODNAME, WQ_FREEZABLE | WQ_CPU_INTENSIVE | WQ_PERCPU, 0);
+}
+
+void balloon_bmap_trace_inflate(unsigned long wanted, unsigned long moved, u64 held)
+{
+	trace_balloon_bmap_inflate(wanted, moved, held);
+}
+
+void balloon_bmap_trace_deflate(unsigned long wanted, unsigned long moved, u64 held)
+{
+	trace_balloon_bmap_deflate(wanted, moved, held);
+}
+
+void balloon_bmap_trace_oom(unsigned long wanted, unsigned long moved, u64 held)
+{
+	trace_balloon_bmap_oom(wanted, moved, held);
 }
 
 void balloon_bmap_init_waitqueue(struct wait_queue_head *wq)

@@ -7,23 +7,44 @@
 
 #include <linux/types.h>
 
+struct device;
 struct list_head;
 struct page;
+struct shrinker;
 struct virtio_device;
 struct virtqueue;
 struct wait_queue_head;
+struct workqueue_struct;
+
+void balloon_bmap_can_wake_up(struct device *dev);
+void balloon_bmap_stay_awake(struct device *dev);
+void balloon_bmap_relax(struct device *dev);
 
 bool balloon_bmap_has_feature(const struct virtio_device *vdev, unsigned int bit);
 void balloon_bmap_clear_feature(struct virtio_device *vdev, unsigned int bit);
 void balloon_bmap_device_ready(struct virtio_device *vdev);
 void balloon_bmap_out_of_puff(struct virtio_device *vdev, unsigned long pages);
+size_t balloon_bmap_full_name(const struct virtio_device *vdev, char *name, size_t size);
 
 struct list_head *balloon_bmap_page_lru(struct page *page);
 struct page *balloon_bmap_lru_page(struct list_head *lru);
+bool balloon_bmap_free_page_value(u32 *value);
+unsigned long balloon_bmap_node_pages(unsigned int item);
+bool balloon_bmap_page_bitmap(void);
+unsigned int balloon_bmap_oom_pages(void);
+unsigned long balloon_bmap_floor_pages(void);
+
 unsigned long balloon_bmap_page_pfn(const struct page *page);
 void balloon_bmap_put_page(struct page *page);
 struct page *balloon_bmap_alloc_block(unsigned int order);
 void balloon_bmap_free_block(struct page *page, unsigned int order);
+void *balloon_bmap_page_address(const struct page *page);
+struct shrinker *balloon_bmap_shrinker_alloc(void);
+struct workqueue_struct *balloon_bmap_alloc_workqueue(void);
+
+void balloon_bmap_trace_inflate(unsigned long wanted, unsigned long moved, u64 held);
+void balloon_bmap_trace_deflate(unsigned long wanted, unsigned long moved, u64 held);
+void balloon_bmap_trace_oom(unsigned long wanted, unsigned long moved, u64 held);
 
 void balloon_bmap_init_waitqueue(struct wait_queue_head *wq);
 void balloon_bmap_wake_up(struct wait_queue_head *wq);

@@ -2,10 +2,39 @@
 
 //! A message to the device, in memory that the device can read.
 
+use crate::compat;
 use kernel::{
     alloc::Flags,
     prelude::*, //
 };
+
+/// The byte order of a device's messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ByteOrder {
+    /// A device with VIRTIO_F_VERSION_1.
+    Little,
+    /// A legacy device: that of the guest.
+    Guest,
+}
+
+impl ByteOrder {
+    /// That of a device with or without VIRTIO_F_VERSION_1.
+    pub(crate) fn of_version_1(modern: bool) -> Self {
+        if modern {
+            Self::Little
+        } else {
+            Self::Guest
+        }
+    }
+
+    /// A number as the device reads it.
+    pub(crate) fn bytes(self, value: u32) -> [u8; 4] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Guest => value.to_ne_bytes(),
+        }
+    }
+}
 
 /// A buffer of fixed capacity and the length that is in use.
 ///
@@ -26,7 +55,7 @@ impl Message {
     pub(crate) fn new(capacity: usize, flags: Flags) -> Result<KBox<Self>> {
         // INVARIANT: A `KVec` comes from kmalloc, so from the linear map; no byte is in use.
         let message = Self {
-            buf: KVec::zeroed(capacity, flags)?,
+            buf: compat::zeroed(capacity, flags)?,
             len: 0,
         };
         Ok(KBox::new(message, flags)?)

@@ -13,6 +13,7 @@
 
 use crate::{
     bindings,
+    lru_ring::LruRing,
     reporter::Acknowledged, //
 };
 use core::{
@@ -59,122 +60,51 @@ impl State for Returned {
     const FREE: bool = true;
 }
 
-/// A list of pages that the driver owns, linked through `page->lru`.
-///
-/// # Invariants
-///
-/// The nodes from `first` on are a ring of `len` nodes without a head, each the `lru` of a page
-/// that the list owns a reference to; `first` is `None` if and only if `len` is 0.
+/// A list of pages that the driver owns.
 pub(crate) struct PageList<S: State> {
-    first: Option<NonNull<list_head>>,
-    len: usize,
+    pages: LruRing,
     state: PhantomData<S>,
 }
 
-// SAFETY: The pages of a list are owned by it, and can be freed by any thread.
-unsafe impl<S: State> Send for PageList<S> {}
-
 impl<S: State> PageList<S> {
     const fn empty() -> Self {
-        // INVARIANT: There are no nodes.
         Self {
-            first: None,
-            len: 0,
+            pages: LruRing::new(),
             state: PhantomData,
         }
     }
 
     /// The number of pages, in pages of the guest.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.pages.len()
     }
 
     /// Whether there are no pages.
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.len() == 0
     }
 
     /// The PFNs of the pages in units of 4 KiB, in the order of the list.
     pub(crate) fn pfns(&self) -> impl Iterator<Item = u64> + Clone + '_ {
-        let mut next = self.first;
-        let mut left = self.len;
-        core::iter::from_fn(move || {
-            left = left.checked_sub(1)?;
-            let node = next?;
-            // SAFETY: By the type invariant, `node` is the `lru` of a page that `self` owns.
-            let pfn = unsafe {
-                next = NonNull::new((*node.as_ptr()).next);
-                page_pfn(NonNull::new(bindings::balloon_bmap_lru_page(
-                    node.as_ptr(),
-                ))?)
-            };
-            Some(pfn)
-        })
-        .flat_map(|pfn| pfn..pfn.saturating_add(u64::from(UNITS_PER_PAGE)))
+        self.pages
+            .iter()
+            .map(page_pfn)
+            .flat_map(|pfn| pfn..pfn.saturating_add(u64::from(UNITS_PER_PAGE)))
     }
 
-    fn push(&mut self, page: NonNull<bindings::page>) {
-        // SAFETY: The caller gives us the page, so its `lru` is ours to use, and by the type
-        // invariant so are the nodes of the ring.
-        unsafe {
-            let node = bindings::balloon_bmap_page_lru(page.as_ptr());
-            match self.first {
-                None => {
-                    (*node).next = node;
-                    (*node).prev = node;
-                }
-                Some(first) => insert_before(node, first.as_ptr()),
-            }
-            // INVARIANT: The ring has one more node.
-            self.first = NonNull::new(node);
-        }
-        self.len = self.len.saturating_add(1);
-    }
-
-    fn pop(&mut self) -> Option<NonNull<bindings::page>> {
-        let node = self.first?.as_ptr();
-        // SAFETY: By the type invariant, `node` and its neighbours are nodes of the ring, and
-        // `node` is the `lru` of a page.
-        let page = unsafe {
-            let (prev, next) = ((*node).prev, (*node).next);
-            (*prev).next = next;
-            (*next).prev = prev;
-            // INVARIANT: The ring has one node less.
-            self.first = NonNull::new(next).filter(|next| next.as_ptr() != node);
-            bindings::balloon_bmap_lru_page(node)
-        };
-        self.len = self.len.saturating_sub(1);
-        NonNull::new(page)
-    }
-
-    /// Calls `f` with a head for the ring, as C has its lists, and takes what `f` leaves on it.
+    /// Calls `f` with the pages as a list of C, and takes what `f` leaves on it.
     ///
     /// `f` returns how many pages there are afterwards.
     pub(crate) fn with_head(&mut self, f: impl FnOnce(*mut list_head) -> usize) {
-        let mut head = list_head::default();
-        let head = &raw mut head;
-        // SAFETY: `head` is valid until the end of this function, by when it is off the ring.
-        unsafe {
-            (*head).next = head;
-            (*head).prev = head;
-            if let Some(first) = self.first {
-                insert_before(head, first.as_ptr());
-            }
-            self.len = f(head);
-            let (prev, next) = ((*head).prev, (*head).next);
-            (*prev).next = next;
-            (*next).prev = prev;
-            // INVARIANT: The ring is what `f` left, without the head.
-            self.first = NonNull::new(next).filter(|next| next.as_ptr() != head);
-        }
+        self.pages.with_head(f);
     }
 
     /// Takes up to `want` pages off the list.
     pub(crate) fn split(&mut self, want: usize) -> Self {
         let mut list = Self::empty();
-        while list.len < want {
-            match self.pop() {
-                Some(page) => list.push(page),
+        while list.len() < want {
+            match self.pages.pop() {
+                Some(page) => list.pages.push(page),
                 None => break,
             }
         }
@@ -184,30 +114,29 @@ impl<S: State> PageList<S> {
     /// Adds all pages of another list.
     pub(crate) fn append(&mut self, other: Self) {
         let mut other = other;
-        while let Some(page) = other.pop() {
-            self.push(page);
+        while let Some(page) = other.pages.pop() {
+            self.pages.push(page);
         }
     }
 
     /// The same pages, of which the host now knows something else.
     fn become_<T: State>(mut self) -> PageList<T> {
-        // INVARIANT: The ring moves from one list to the other.
         PageList {
-            first: self.first.take(),
-            len: core::mem::take(&mut self.len),
+            pages: core::mem::replace(&mut self.pages, LruRing::new()),
             state: PhantomData,
         }
     }
 }
 
 impl PageList<Allocated> {
-    /// Takes up to `want` pages from the system, without the last reserves and without warnings.
-    pub(crate) fn allocate(want: usize) -> Self {
+    /// Takes up to `want` pages from the system, without the last reserves and without warnings, as
+    /// long as `go_on` says so.
+    pub(crate) fn allocate(want: usize, go_on: impl Fn() -> bool) -> Self {
         let mut list = Self::empty();
-        while list.len < want {
+        while list.len() < want && go_on() {
             // SAFETY: May be called from any context that may sleep.
             match NonNull::new(unsafe { bindings::balloon_page_alloc() }) {
-                Some(page) => list.push(page),
+                Some(page) => list.pages.push(page),
                 None => break,
             }
         }
@@ -236,29 +165,13 @@ impl<S: State> Drop for PageList<S> {
     fn drop(&mut self) {
         if !S::FREE && !self.is_empty() {
             // The host may discard what is in these pages at any time: nobody can use them.
-            pr_warn_once!("{} pages that the host holds are lost\n", self.len);
+            pr_warn_once!("{} pages that the host holds are lost\n", self.len());
             return;
         }
-        while let Some(page) = self.pop() {
+        while let Some(page) = self.pages.pop() {
             // SAFETY: The list owned a reference to the page.
             unsafe { bindings::balloon_bmap_put_page(page.as_ptr()) };
         }
-    }
-}
-
-/// Inserts `node` before `next`.
-///
-/// # Safety
-///
-/// `next` must be a node of a ring, and `node` valid for writes and on none.
-unsafe fn insert_before(node: *mut list_head, next: *mut list_head) {
-    // SAFETY: By the safety requirements, all three are valid.
-    unsafe {
-        let prev = (*next).prev;
-        (*node).next = next;
-        (*node).prev = prev;
-        (*prev).next = node;
-        (*next).prev = node;
     }
 }
 

@@ -6,7 +6,11 @@
 //! a descriptor, and many of them under one notification.
 
 use crate::{
-    message::Message,
+    counters::Flow,
+    message::{
+        ByteOrder,
+        Message, //
+    },
     virtqueue::Virtqueue, //
 };
 use kernel::{
@@ -22,15 +26,6 @@ const PFN_LEN: usize = 4;
 
 /// How many messages go out under one notification.
 const MESSAGES: usize = 16;
-
-/// The byte order of a device's messages.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ByteOrder {
-    /// A device with VIRTIO_F_VERSION_1.
-    Little,
-    /// A legacy device: that of the guest.
-    Guest,
-}
 
 /// The messages to send PFNs in.
 pub(crate) struct PfnArrays {
@@ -62,6 +57,7 @@ impl PfnArrays {
         &mut self,
         queue: &mut Virtqueue,
         pfns: impl Iterator<Item = u64>,
+        flow: &Flow,
     ) -> Result {
         let mut pfns = pfns.peekable();
         while pfns.peek().is_some() {
@@ -71,6 +67,8 @@ impl PfnArrays {
                     break;
                 };
                 message.fill(&mut pfns, self.order)?;
+                flow.bytes.add_len(message.bytes().len());
+                flow.messages.inc();
                 queue.add(message).map_err(|(err, _)| err)?;
                 sent = sent.saturating_add(1);
             }
@@ -78,8 +76,10 @@ impl PfnArrays {
                 return Err(EIO);
             }
             queue.kick();
+            flow.notifications.inc();
             for _ in 0..sent {
-                let message = queue.wait()?;
+                flow.waits.inc();
+                let message = queue.wait()?.message()?;
                 self.idle.push_within_capacity(message).map_err(|_| EIO)?;
             }
         }
@@ -95,10 +95,7 @@ impl Message {
         while let Some((slot, rest)) = space.split_first_chunk_mut::<PFN_LEN>() {
             let Some(pfn) = pfns.next() else { break };
             let pfn = u32::try_from(pfn).map_err(|_| ERANGE)?;
-            *slot = match order {
-                ByteOrder::Little => pfn.to_le_bytes(),
-                ByteOrder::Guest => pfn.to_ne_bytes(),
-            };
+            *slot = order.bytes(pfn);
             len = len.saturating_add(PFN_LEN);
             space = rest;
         }

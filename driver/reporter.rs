@@ -5,12 +5,16 @@
 use crate::{
     bitmap::PfnRange,
     bitmap_message::BitmapMessages,
+    counters::Counters,
     pfn_array::PfnArrays,
     virtqueue::Virtqueue, //
 };
 use kernel::{
     prelude::*,
-    sync::Mutex, //
+    sync::{
+        Arc,
+        Mutex, //
+    },
 };
 
 /// The reporter of a device.
@@ -47,21 +51,28 @@ pub(crate) struct Reporter {
     encoding: Encoding,
     queues: Option<Queues>,
     failed: bool,
+    counters: Arc<Counters>,
 }
 
 impl Reporter {
     /// A reporter that is not connected to its device yet.
-    pub(crate) fn new(encoding: Encoding) -> Self {
+    pub(crate) fn new(encoding: Encoding, counters: Arc<Counters>) -> Self {
         Self {
             encoding,
             queues: None,
             failed: false,
+            counters,
         }
     }
 
     /// How pages are put into messages.
     pub(crate) fn encoding(&self) -> &Encoding {
         &self.encoding
+    }
+
+    /// What was done.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Starts to use the queues of the device.
@@ -97,13 +108,13 @@ impl Reporter {
             return Err(ENODEV);
         }
         let [inflate, deflate] = self.queues.as_mut().ok_or(ENODEV)?;
-        let queue = match direction {
-            Direction::Inflate => inflate,
-            Direction::Deflate => deflate,
+        let (queue, flow) = match direction {
+            Direction::Inflate => (inflate, &self.counters.inflate),
+            Direction::Deflate => (deflate, &self.counters.deflate),
         };
         let told = match &mut self.encoding {
-            Encoding::Pfns(arrays) => arrays.tell(queue, pfns),
-            Encoding::Bitmaps(messages) => messages.tell(queue, pfns),
+            Encoding::Pfns(arrays) => arrays.tell(queue, pfns, flow),
+            Encoding::Bitmaps(messages) => messages.tell(queue, pfns, flow),
         };
         self.failed = told.is_err();
         told.map(|()| Acknowledged(()))

@@ -6,19 +6,26 @@
 //! Deflate: dequeue -> tell -> (acknowledged) -> free -> account.
 
 use crate::{
-    balloon::Balloon,
+    balloon::{
+        Balloon,
+        SIZE_WORK, //
+    },
     bitmap::{
         PfnRange,
         WORDS_PER_BITMAP, //
     },
+    compat,
     cushion::Cushion,
-    fault,
+    fault, memory_info,
     pages::{
         Allocated,
         PageList,
         UNITS_PER_PAGE, //
     },
+    param,
     reporter::Direction,
+    trace::Window,
+    wakeup::Event,
     work,
 };
 use core::cmp::Ordering;
@@ -29,10 +36,7 @@ use kernel::{
     },
     prelude::*,
     sync::{
-        atomic::{
-            Full,
-            Relaxed, //
-        },
+        atomic::Relaxed,
         Arc, //
     },
     time::{
@@ -53,8 +57,8 @@ const WINDOW: usize = 16384;
 /// How long to wait for the guest to have memory again.
 const PUFF_MS: Msecs = 200;
 
-/// How many looks at a guest without blocks to spare go before a try to get single pages.
-const PUFFS_PER_TRY: u32 = 50;
+/// How long to wait for the guest to have memory above its floor.
+const FLOOR_MS: Msecs = 1000;
 
 /// How long to wait for compaction to let go of pages.
 const ISOLATED: Delta = Delta::from_millis(10);
@@ -65,24 +69,31 @@ enum Next {
     Done,
     /// There is more to do.
     Continue,
-    /// What is left cannot be done now.
-    Later,
+    /// What is left cannot be done for so long.
+    Later(Msecs),
 }
 
-impl WorkItem for Balloon {
+impl WorkItem<SIZE_WORK> for Balloon {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        this.wakeup.begin(Event::Adjust);
         match this.step() {
-            Ok(Next::Continue) => return work::start(&this),
-            Ok(Next::Later) => work::start_later(&this, msecs_to_jiffies(PUFF_MS)),
-            Ok(Next::Done) => this.out_of_puff.store(false, Relaxed),
+            Ok(Next::Continue) => return work::start::<Self, SIZE_WORK>(&this),
+            Ok(Next::Later(ms)) => {
+                work::start_later::<Self, SIZE_WORK>(&this, msecs_to_jiffies(ms))
+            }
+            Ok(Next::Done) => {
+                this.back_off.reset();
+                this.shortage.end();
+            }
             Err(err) => {
                 let dev: &kernel::device::Device = this.dev.as_ref();
                 dev_err!(dev, "the device does not answer: {err:?}\n");
             }
         }
         this.reporter.lock().shrink();
+        this.wakeup.end();
     }
 }
 
@@ -96,8 +107,18 @@ impl Balloon {
 
         let (wanted, moved) = match target.cmp(&held) {
             Ordering::Greater => {
+                if let Some(pause) = self.back_off.begin() {
+                    return Ok(Next::Later(pause));
+                }
                 let wanted = window(target.saturating_sub(held));
-                (wanted, self.fill(wanted))
+                let allowed = above_floor();
+                if allowed < wanted {
+                    self.counters.floor_hits.inc();
+                }
+                if allowed == 0 {
+                    return Ok(Next::Later(FLOOR_MS));
+                }
+                (wanted, self.fill(wanted.min(allowed)))
             }
             Ordering::Less => {
                 let wanted = window(held.saturating_sub(target));
@@ -108,7 +129,7 @@ impl Balloon {
         self.write_actual();
 
         Ok(if moved? < wanted {
-            Next::Later
+            Next::Later(PUFF_MS)
         } else if self.held.load(Relaxed) == target {
             Next::Done
         } else {
@@ -122,25 +143,25 @@ impl Balloon {
     ///
     /// Those of [`crate::reporter::Reporter::tell`].
     fn fill(&self, wanted: usize) -> Result<usize> {
-        // To take the last page is to look for it by reclaim, for as long as that takes and with the
-        // cushion in hand: not at each try.
-        if self.out_of_puff.load(Relaxed) && !Cushion::is_to_spare() {
-            self.puffs.add(1u32, Relaxed);
-            if self.puffs.load(Relaxed) % PUFFS_PER_TRY != 0 {
-                return Ok(0);
-            }
+        if !self.shortage.is_worth_a_try() {
+            return Ok(0);
         }
         let cushion = Cushion::take();
-        let pages = PageList::allocate(wanted);
+        let pages = PageList::allocate(wanted, || !self.back_off.is_due());
         drop(cushion);
+        if self.back_off.is_due() {
+            // The guest needs them more.
+            return Ok(0);
+        }
 
         let got = pages.len();
         if got < wanted {
-            if !self.out_of_puff.xchg(true, Full) {
+            self.counters.out_of_puff.inc();
+            if self.shortage.begin() {
                 self.dev.out_of_puff(wanted.saturating_sub(got));
             }
         } else {
-            self.out_of_puff.store(false, Relaxed);
+            self.shortage.end();
         }
         if got == 0 {
             return Ok(0);
@@ -151,6 +172,8 @@ impl Balloon {
         // Also when the host did not answer: what it may have read counts as given.
         self.pages.enqueue(pages.given());
         self.held.add(units(got), Relaxed);
+        self.counters.inflate.pages.add_len(got);
+        self.window(wanted, got).inflate();
         told.map(|_| got)
     }
 
@@ -170,12 +193,35 @@ impl Balloon {
             Ok(ack) => {
                 drop(pages.returned(ack));
                 self.held.fetch_sub(units(got), Relaxed);
+                self.counters.deflate.pages.add_len(got);
+                self.window(wanted, got).deflate();
                 Ok(got)
             }
             Err(err) => {
                 self.pages.enqueue(pages);
                 Err(err)
             }
+        }
+    }
+
+    /// Gives up to `wanted` pages to a guest that has run out of memory, and returns how many.
+    ///
+    /// This allocates nothing, and the reporter's lock is never held across an allocation.
+    pub(crate) fn relieve(&self, wanted: usize) -> usize {
+        self.back_off.ran_out();
+        let freed = self.leak(wanted).unwrap_or(0);
+        self.write_actual();
+        self.counters.oom_calls.inc();
+        self.counters.oom_pages.add_len(freed);
+        self.window(wanted, freed).oom();
+        freed
+    }
+
+    fn window(&self, wanted: usize, moved: usize) -> Window {
+        Window {
+            wanted,
+            moved,
+            held: self.held.load(Relaxed),
         }
     }
 
@@ -218,7 +264,7 @@ impl Balloon {
                 break;
             }
             // Without reclaim: the balloon must not take this from anybody either.
-            match KVec::zeroed(WORDS_PER_BITMAP, GFP_NOWAIT | __GFP_NOWARN) {
+            match compat::zeroed(WORDS_PER_BITMAP, GFP_NOWAIT | __GFP_NOWARN) {
                 Ok(bitmap) => self.reporter.lock().add_bitmap(bitmap),
                 Err(_) => break,
             }
@@ -230,6 +276,14 @@ impl Balloon {
 fn window(units: u64) -> usize {
     let pages = units / u64::from(UNITS_PER_PAGE);
     usize::try_from(pages).map_or(WINDOW, |pages| pages.min(WINDOW))
+}
+
+/// The pages that may be taken without going below the floor, if there is one.
+fn above_floor() -> usize {
+    match param::floor_pages() {
+        0 => usize::MAX,
+        floor => memory_info::available_pages().saturating_sub(floor),
+    }
 }
 
 /// Pages of the guest, in units of 4 KiB.

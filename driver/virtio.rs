@@ -40,7 +40,10 @@ pub(crate) trait Driver {
 
     /// Makes the private data and withdraws features that the driver cannot serve, while the
     /// features may still change.
-    fn validate(dev: &Device<device::Core<'_>>, features: &mut Features<'_>) -> Result<Self::Data>;
+    fn validate(
+        dev: &Device<device::Core<'_>>,
+        features: &mut Features<'_>,
+    ) -> Result<impl PinInit<Self::Data, Error>>;
 
     /// Sets the device up with the features agreed on. It is not yet live: nothing may be sent.
     ///
@@ -53,8 +56,8 @@ pub(crate) trait Driver {
     /// The device changed its configuration space. Runs in interrupt context.
     fn config_changed(data: Pin<&Self::Data>);
 
-    /// The device has used buffers of one of the queues. Runs in interrupt context.
-    fn buffers_used(data: Pin<&Self::Data>);
+    /// The device has used buffers of the queue with this number. Runs in interrupt context.
+    fn buffers_used(data: Pin<&Self::Data>, queue: u32);
 
     /// The driver is about to be unbound: the device must be left without queues.
     fn remove(dev: &Device<device::Core<'_>>, data: Pin<&Self::Data>);
@@ -127,6 +130,12 @@ impl Device {
         unsafe { (*(*self.as_raw()).config).get.is_some() }
     }
 
+    /// The `struct device` of the device.
+    pub(crate) fn as_raw_device(&self) -> *mut bindings::device {
+        // SAFETY: `self` is a valid device.
+        unsafe { &raw mut (*self.as_raw()).dev }
+    }
+
     /// Makes the device live (DRIVER_OK). The core does so itself after [`Driver::probe`].
     pub(crate) fn ready(&self) {
         // SAFETY: `self` is a valid device.
@@ -137,6 +146,20 @@ impl Device {
     pub(crate) fn out_of_puff(&self, pages: usize) {
         // SAFETY: `self` is a valid device.
         unsafe { bindings::balloon_bmap_out_of_puff(self.as_raw(), pages) }
+    }
+
+    /// Writes the names of the driver and the device, `DRIVER-DEVICE`, as far as there is room.
+    pub(crate) fn full_name<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a CStr> {
+        // SAFETY: The buffer is valid for writes, with this length.
+        let len = unsafe {
+            bindings::balloon_bmap_full_name(
+                self.as_raw(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        };
+        let name = buffer.get(..=len).ok_or(EINVAL)?;
+        CStr::from_bytes_with_nul(name).map_err(|_| EINVAL)
     }
 }
 
@@ -289,7 +312,7 @@ impl<T: Driver> Adapter<T> {
         let mut features = Features(dev);
         from_result(|| {
             let generic: &device::Device<device::CoreInternal<'_>> = dev.as_ref();
-            generic.set_drvdata(T::validate(dev, &mut features))?;
+            generic.set_drvdata(T::validate(dev, &mut features)?)?;
             Ok(0)
         })
     }
@@ -345,8 +368,8 @@ impl<T: Driver> Adapter<T> {
     pub(crate) extern "C" fn buffers_used_callback(vq: *mut bindings::virtqueue) {
         // SAFETY: The queue was found by `probe` or `restore`, and is deleted before the driver
         // is unbound.
-        let (_, data) = unsafe { Self::bound((*vq).vdev) };
-        T::buffers_used(data);
+        let (queue, (_, data)) = unsafe { ((*vq).index, Self::bound((*vq).vdev)) };
+        T::buffers_used(data, queue);
     }
 }
 
@@ -362,6 +385,6 @@ macro_rules! module_virtio_driver {
 #[macro_export]
 macro_rules! virtio_device_table {
     ($table:ident, [$($id:expr),* $(,)?]) => {
-        kernel::module_device_table!("virtio", $crate::virtio::DeviceId, $table, @none, [$($id),*]);
+        $crate::compat::module_device_table!("virtio", $crate::virtio::DeviceId, $table, @none, [$($id),*]);
     };
 }

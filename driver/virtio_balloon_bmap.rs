@@ -17,22 +17,41 @@
 //! kernel's interfaces, and hold all `unsafe` code. `bitmap` and `resp_encoder` need nothing but
 //! `core`.
 
+mod back_off;
 mod balloon;
 mod balloon_pages;
 mod bindings;
 mod bitmap;
 mod bitmap_message;
+mod blocks;
 mod compaction;
+mod compat;
+mod counters;
 mod cushion;
+mod debugfs;
 mod fault;
+mod hinting;
+#[cfg(CONFIG_KUNIT = "y")]
+mod kunit;
+mod lru_ring;
+mod memory_info;
 mod message;
+mod oom;
 mod pages;
+mod param;
 mod pfn_array;
 mod reporter;
+mod reporting;
 mod resp_encoder;
+mod shortage;
+mod shrinker;
 mod size_worker;
+mod stats;
+mod trace;
 mod virtio;
 mod virtqueue;
+mod vm_events;
+mod wakeup;
 mod work;
 
 module_virtio_driver! {
@@ -41,10 +60,4 @@ module_virtio_driver! {
     authors: ["The virtio_balloon_bmap authors"],
     description: "Virtio balloon driver with page bitmaps",
     license: "GPL",
-    params: {
-        page_bitmap: bool {
-            default: true,
-            description: "Use page bitmaps with a device that has them",
-        },
-    },
 }

@@ -6,6 +6,10 @@
 
 use crate::{
     bindings,
+    blocks::{
+        Block,
+        BLOCK_LEN, //
+    },
     message::Message,
     virtio::{
         Adapter,
@@ -14,6 +18,8 @@ use crate::{
     },
 };
 use core::{
+    ffi::c_void,
+    marker::PhantomData,
     mem::MaybeUninit,
     ptr::NonNull, //
 };
@@ -82,6 +88,63 @@ unsafe impl Send for UsedBuffers {}
 // SAFETY: A wait queue has its own lock.
 unsafe impl Sync for UsedBuffers {}
 
+/// What a device has used.
+pub(crate) enum Used {
+    /// A message, which it has read.
+    Message(KBox<Message>),
+    /// Pages, which it may have written to.
+    Lent,
+}
+
+impl Used {
+    /// The token of pages. That of a message is its address, which is aligned.
+    const LENT: *mut c_void = core::ptr::without_provenance_mut(1);
+
+    /// # Safety
+    ///
+    /// `token` must come from [`Virtqueue::add`], or be `LENT`, and be used once.
+    unsafe fn from_token(token: NonNull<c_void>) -> Self {
+        if token.as_ptr() == Self::LENT {
+            Self::Lent
+        } else {
+            // SAFETY: By the safety requirements, this is the box that `add` was given.
+            Self::Message(unsafe { KBox::from_raw(token.as_ptr().cast()) })
+        }
+    }
+
+    /// The message.
+    ///
+    /// # Errors
+    ///
+    /// EIO if these are pages.
+    pub(crate) fn message(self) -> Result<KBox<Message>> {
+        match self {
+            Self::Message(message) => Ok(message),
+            Self::Lent => Err(EIO),
+        }
+    }
+}
+
+/// Pages that are the device's to write to as long as they are lent.
+pub(crate) struct LentPages<'a> {
+    list: *mut bindings::scatterlist,
+    len: u32,
+    pages: PhantomData<&'a mut bindings::page>,
+}
+
+impl LentPages<'_> {
+    /// # Safety
+    ///
+    /// `list` must have `len` entries, whose pages nobody else uses as long as the value exists.
+    pub(crate) unsafe fn new(list: *mut bindings::scatterlist, len: u32) -> Self {
+        Self {
+            list,
+            len,
+            pages: PhantomData,
+        }
+    }
+}
+
 /// A queue of messages to a device.
 ///
 /// # Invariants
@@ -144,13 +207,28 @@ impl Virtqueue {
         unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) };
     }
 
-    /// Waits until the device has used a message that was added, and takes it back.
+    /// Takes back what the device has used, if there is anything.
+    pub(crate) fn take(&mut self) -> Option<Used> {
+        let mut len = 0;
+        // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user.
+        let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
+        // SAFETY: The queue has given the token up.
+        NonNull::new(token).map(|token| unsafe { Used::from_token(token) })
+    }
+
+    /// How many descriptors the device does not have.
+    pub(crate) fn free(&self) -> u32 {
+        // SAFETY: `vq` is valid by the type invariant.
+        unsafe { (*self.vq.as_ptr()).num_free }
+    }
+
+    /// Waits until the device has used something, and takes it back.
     ///
     /// # Errors
     ///
     /// EIO if the queue is broken, ETIMEDOUT if the device does not answer and
     /// [`UsedBuffers::hurry`] was called. The queue is of no use then.
-    pub(crate) fn wait(&mut self) -> Result<KBox<Message>> {
+    pub(crate) fn wait(&mut self) -> Result<Used> {
         let mut hurried: u32 = 0;
         loop {
             // SAFETY: Both are valid by the type invariant, and `&mut self` makes us the only user
@@ -162,9 +240,9 @@ impl Virtqueue {
                     msecs_to_jiffies(WAIT_SLICE_MS),
                 )
             };
-            if !token.is_null() {
-                // SAFETY: The only tokens that the queue has are those of `add`.
-                return Ok(unsafe { KBox::from_raw(token.cast()) });
+            if let Some(token) = NonNull::new(token) {
+                // SAFETY: The queue has given the token up.
+                return Ok(unsafe { Used::from_token(token) });
             }
             // SAFETY: `vq` is valid by the type invariant.
             if unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) } {
@@ -179,6 +257,56 @@ impl Virtqueue {
         }
     }
 
+    /// Lets the device do with pages what it wants, and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::add`] and [`Self::wait`]. The device is reset then, as it must not touch
+    /// the pages any more.
+    pub(crate) fn lend(&mut self, pages: LentPages<'_>) -> Result {
+        // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user. The
+        // pages are lent until this returns.
+        to_result(unsafe {
+            bindings::virtqueue_add_inbuf(
+                self.vq.as_ptr(),
+                pages.list,
+                pages.len,
+                Used::LENT,
+                bindings::GFP_NOWAIT,
+            )
+        })?;
+        self.kick();
+        let answered = self.wait();
+        if answered.is_err() {
+            self.set.reset();
+        }
+        answered.map(drop)
+    }
+
+    /// Tells the device of a block that is free, without waiting for it.
+    ///
+    /// The device may look at the block as long as it has not used it, and loses nothing when
+    /// somebody else uses it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::add`].
+    pub(crate) fn hint(&mut self, block: &Block) -> Result {
+        let mut sg = MaybeUninit::<bindings::scatterlist>::zeroed();
+        // SAFETY: `sg` is valid for writes, and the block is memory of the linear map.
+        unsafe { bindings::sg_init_one(sg.as_mut_ptr(), block.address(), BLOCK_LEN) };
+        // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user.
+        to_result(unsafe {
+            bindings::virtqueue_add_inbuf(
+                self.vq.as_ptr(),
+                sg.as_mut_ptr(),
+                1,
+                Used::LENT,
+                bindings::GFP_KERNEL,
+            )
+        })
+    }
+
     /// Sends one message and waits until the device has used it.
     ///
     /// # Errors
@@ -187,7 +315,7 @@ impl Virtqueue {
     pub(crate) fn send(&mut self, message: KBox<Message>) -> Result<KBox<Message>> {
         self.add(message).map_err(|(err, _)| err)?;
         self.kick();
-        self.wait()
+        self.wait()?.message()
     }
 }
 
@@ -196,11 +324,9 @@ impl Drop for Virtqueue {
         self.set.reset();
         // SAFETY: `vq` is valid by the type invariant, and the device was reset.
         let detach = || unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
-        let mut token = detach();
-        while !token.is_null() {
-            // SAFETY: The only tokens that the queue has are those of `add`.
-            drop(unsafe { KBox::<Message>::from_raw(token.cast()) });
-            token = detach();
+        while let Some(token) = NonNull::new(detach()) {
+            // SAFETY: The queue has given the token up.
+            drop(unsafe { Used::from_token(token) });
         }
     }
 }
@@ -234,7 +360,8 @@ impl Drop for QueueSet {
     }
 }
 
-/// Finds the queues of a device, in the order of their numbers.
+/// Finds the queues of a device, in the order of their numbers. One without a name is left out, and
+/// has no number.
 ///
 /// `used` is where the users of the queues wait; [`Driver::buffers_used`] of `T` has to wake them.
 /// The first queue that is dropped resets the device: all must be out of use by then.
@@ -244,12 +371,12 @@ impl Drop for QueueSet {
 /// Those of the transport, ENOMEM among them.
 pub(crate) fn find<T: Driver, const N: usize>(
     dev: &Device,
-    names: [&'static CStr; N],
+    names: [Option<&'static CStr>; N],
     used: &Arc<UsedBuffers>,
-) -> Result<[Virtqueue; N]> {
+) -> Result<[Option<Virtqueue>; N]> {
     let set = UniqueArc::new_uninit(GFP_KERNEL)?;
     let mut infos = names.map(|name| bindings::virtqueue_info {
-        name: name.as_char_ptr(),
+        name: name.map_or(core::ptr::null(), |name| name.as_char_ptr()),
         callback: Some(Adapter::<T>::buffers_used_callback),
         ctx: false,
     });
@@ -276,11 +403,12 @@ pub(crate) fn find<T: Driver, const N: usize>(
         dev: dev.into(),
         reset: Atomic::new(false),
     }));
-    // INVARIANT: The transport has set all pointers, and deletes the queues when `set` is dropped.
-    Ok(found.map(|vq| Virtqueue {
-        // SAFETY: The transport does not report success with a queue missing.
-        vq: unsafe { NonNull::new_unchecked(vq) },
-        used: used.clone(),
-        set: set.clone(),
+    // INVARIANT: The queues that the transport has found are deleted when `set` is dropped.
+    Ok(found.map(|vq| {
+        Some(Virtqueue {
+            vq: NonNull::new(vq)?,
+            used: used.clone(),
+            set: set.clone(),
+        })
     }))
 }

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel runs of the encoder's tests, when it has KUnit; `tests/host` has many more.
+
+use kernel::prelude::*;
+
+#[kunit_tests(virtio_balloon_bmap_bitmap)]
+mod bitmap {
+    use crate::{
+        bitmap::{
+            PageBitmaps,
+            PfnRange,
+            MAX_BITMAPS,
+            WORDS_PER_BITMAP, //
+        },
+        compat,
+    };
+    use kernel::prelude::*;
+
+    const PFNS_PER_BITMAP: u64 = 64 * 4096;
+
+    fn zeroed() -> Result<KVec<u64>> {
+        Ok(compat::zeroed(WORDS_PER_BITMAP, GFP_KERNEL)?)
+    }
+
+    #[test]
+    fn a_range_needs_a_bitmap_a_gigabyte() -> Result {
+        let bitmaps = |pfns: [u64; 2]| PfnRange::of(pfns.into_iter()).map(|range| range.bitmaps());
+
+        assert_eq!(bitmaps([0, PFNS_PER_BITMAP - 1]), Some(1));
+        assert_eq!(bitmaps([PFNS_PER_BITMAP, 0]), Some(2));
+        // The first bit of a bitmap is that of a word.
+        assert_eq!(bitmaps([63, PFNS_PER_BITMAP + 63]), Some(2));
+        assert_eq!(bitmaps([64, PFNS_PER_BITMAP + 63]), Some(1));
+        assert_eq!(bitmaps([0, u64::MAX]), Some(MAX_BITMAPS));
+        assert!(PfnRange::of(core::iter::empty()).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn pages_beyond_the_window_are_left_for_the_next() -> Result {
+        let mut map = PageBitmaps::new(zeroed()?);
+        let pages = [2 * PFNS_PER_BITMAP, PFNS_PER_BITMAP, 1];
+
+        assert_eq!(map.mark(1, pages.into_iter()), Some(PFNS_PER_BITMAP));
+        assert!(map.words().eq([(0, 2)]));
+        let next = map.mark(PFNS_PER_BITMAP, pages.into_iter());
+        assert_eq!(next, Some(2 * PFNS_PER_BITMAP));
+        assert!(map.words().eq([(PFNS_PER_BITMAP, 1)]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_further_bitmap_widens_the_window_until_it_is_given_back() -> Result {
+        let mut map = PageBitmaps::new(zeroed()?);
+        assert!(map.add(zeroed()?).is_ok());
+        let last = 2 * PFNS_PER_BITMAP - 1;
+
+        assert_eq!(map.mark(0, [0, last].into_iter()), None);
+        assert!(map.words().eq([(0, 1), (last - 63, 1 << 63)]));
+        map.shrink();
+        assert_eq!(map.words().count(), 0);
+        assert_eq!(map.mark(0, [0, last].into_iter()), Some(last));
+        Ok(())
+    }
+
+    #[test]
+    fn there_are_no_more_bitmaps_than_32() -> Result {
+        let mut map = PageBitmaps::new(zeroed()?);
+        for _ in 1..MAX_BITMAPS {
+            assert!(map.add(zeroed()?).is_ok());
+        }
+        assert_eq!(map.len(), 32);
+        assert!(map.add(zeroed()?).is_err());
+        Ok(())
+    }
+}
+
+#[kunit_tests(virtio_balloon_bmap_encoder)]
+mod encoder {
+    use crate::{
+        bitmap::{
+            PageBitmaps,
+            WORDS_PER_BITMAP, //
+        },
+        compat,
+        resp_encoder::{
+            response_header,
+            Encoded,
+            Encoder,
+            Full, //
+        },
+    };
+    use kernel::prelude::*;
+
+    /// The example of docs/PROTOCOL.md: 134 pages from 0x3c on, page 0x12345, and 512 pages from
+    /// 0x20000 on.
+    #[rustfmt::skip]
+    const EXAMPLE: [u8; 72] = [
+        0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xc0, 0x20,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xf0,
+        0x40, 0x00, 0x00, 0x00, 0x00, 0x00, 0x30, 0x01,
+        0xc0, 0x00, 0x00, 0x00, 0x00, 0x00, 0xc0, 0x20,
+        0x03, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x40, 0x23, 0x01, 0x00, 0x00, 0x00, 0xc0, 0x20,
+        0x20, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x50, 0x01,
+    ];
+
+    #[test]
+    fn the_example_of_the_protocol() -> Result {
+        let pages = Iterator::chain(0x3c..0xc2, [0x12345]);
+        let pages = Iterator::chain(pages, 0x20000..0x20200);
+        let mut map = PageBitmaps::new(compat::zeroed(WORDS_PER_BITMAP, GFP_KERNEL)?);
+        assert_eq!(map.mark(0x3c, pages), None);
+
+        let mut buf = compat::zeroed(1024, GFP_KERNEL)?;
+        let mut encoder = Encoder::new(&mut buf);
+        for (pfn, word) in map.words() {
+            assert_eq!(encoder.push(pfn, word), Ok(()));
+        }
+        let encoded = encoder.finish();
+        assert_eq!((encoded.runs, encoded.words), (2, 3));
+        assert_eq!(
+            EXAMPLE.split_at(8),
+            (&response_header(64)[..], &buf[..encoded.len])
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn full_words_are_runs_the_largest_first() {
+        let mut buf = [0; 1024];
+        let mut encoder = Encoder::new(&mut buf);
+        for word in 0..7 {
+            assert_eq!(encoder.push(word * 64, u64::MAX), Ok(()));
+        }
+        assert_eq!(
+            encoder.finish(),
+            Encoded {
+                len: 24,
+                runs: 3,
+                words: 0
+            }
+        );
+        for (index, (start_pfn, page_shift)) in
+            [(0, 20), (256, 19), (384, 18)].into_iter().enumerate()
+        {
+            let head: u64 = start_pfn | page_shift << 52;
+            assert_eq!(
+                buf.chunks_exact(8).nth(index),
+                Some(&head.to_le_bytes()[..])
+            );
+        }
+    }
+
+    #[test]
+    fn seven_neighbours_share_a_head() {
+        let mut buf = [0; 1024];
+        let mut encoder = Encoder::new(&mut buf);
+        for word in 0..8 {
+            assert_eq!(encoder.push(word * 64, 1), Ok(()));
+        }
+        assert_eq!(
+            encoder.finish(),
+            Encoded {
+                len: 64 + 16,
+                runs: 0,
+                words: 8
+            }
+        );
+    }
+
+    #[test]
+    fn a_full_buffer_takes_nothing_more_and_loses_nothing() {
+        // With the space that the encoder keeps in reserve, and no more.
+        let mut buf = [0; 64 * 8];
+        let mut encoder = Encoder::new(&mut buf);
+        assert_eq!(encoder.push(0, 1), Ok(()));
+        assert_eq!(encoder.push(1 << 20, 1), Ok(()));
+        assert_eq!(encoder.push(1 << 21, 1), Err(Full));
+        assert_eq!(encoder.push(1 << 21, 1), Err(Full));
+        assert_eq!(
+            encoder.finish(),
+            Encoded {
+                len: 32,
+                runs: 0,
+                words: 2
+            }
+        );
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages, or blocks of them, that are linked through `page->lru`.
+
+use crate::bindings;
+use core::ptr::NonNull;
+use kernel::bindings::list_head;
+
+/// Pages that belong to whoever has the ring.
+///
+/// # Invariants
+///
+/// The nodes from `first` on are a ring of `len` nodes without a head, each the `lru` of a page
+/// that belongs to the owner of `self`. `first` is `None` if and only if `len` is 0.
+pub(crate) struct LruRing {
+    first: Option<NonNull<list_head>>,
+    len: usize,
+}
+
+// SAFETY: The pages belong to the ring, whichever thread has it.
+unsafe impl Send for LruRing {}
+
+impl LruRing {
+    /// A ring without pages.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: There are no nodes.
+        Self {
+            first: None,
+            len: 0,
+        }
+    }
+
+    /// The number of pages.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The pages, from the one that was added last.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<bindings::page>> + Clone + '_ {
+        let mut next = self.first;
+        let mut left = self.len;
+        core::iter::from_fn(move || {
+            left = left.checked_sub(1)?;
+            let node = next?.as_ptr();
+            // SAFETY: By the type invariant, `node` is a node of the ring.
+            next = NonNull::new(unsafe { (*node).next });
+            // SAFETY: By the type invariant, `node` is the `lru` of a page.
+            NonNull::new(unsafe { bindings::balloon_bmap_lru_page(node) })
+        })
+    }
+
+    /// Adds a page, which belongs to the owner of the ring from then on.
+    pub(crate) fn push(&mut self, page: NonNull<bindings::page>) {
+        // SAFETY: The page is the caller's, so its `lru` is free to use, and by the type invariant
+        // so are the nodes of the ring.
+        unsafe {
+            let node = bindings::balloon_bmap_page_lru(page.as_ptr());
+            match self.first {
+                None => {
+                    (*node).next = node;
+                    (*node).prev = node;
+                }
+                Some(first) => insert_before(node, first.as_ptr()),
+            }
+            // INVARIANT: The ring has one more node.
+            self.first = NonNull::new(node);
+        }
+        self.len = self.len.saturating_add(1);
+    }
+
+    /// Takes the page that was added last.
+    pub(crate) fn pop(&mut self) -> Option<NonNull<bindings::page>> {
+        let node = self.first?.as_ptr();
+        // SAFETY: By the type invariant, `node` and its neighbours are nodes of the ring, and
+        // `node` is the `lru` of a page.
+        let page = unsafe {
+            let (prev, next) = ((*node).prev, (*node).next);
+            (*prev).next = next;
+            (*next).prev = prev;
+            // INVARIANT: The ring has one node less.
+            self.first = NonNull::new(next).filter(|next| next.as_ptr() != node);
+            bindings::balloon_bmap_lru_page(node)
+        };
+        self.len = self.len.saturating_sub(1);
+        NonNull::new(page)
+    }
+
+    /// Calls `f` with a head for the ring, as C has its lists, and takes what `f` leaves on it.
+    ///
+    /// `f` returns how many pages there are afterwards.
+    pub(crate) fn with_head(&mut self, f: impl FnOnce(*mut list_head) -> usize) {
+        let mut head = list_head::default();
+        let head = &raw mut head;
+        // SAFETY: `head` is valid until the end of this function, by when it is off the ring.
+        unsafe {
+            (*head).next = head;
+            (*head).prev = head;
+            if let Some(first) = self.first {
+                insert_before(head, first.as_ptr());
+            }
+            self.len = f(head);
+            let (prev, next) = ((*head).prev, (*head).next);
+            (*prev).next = next;
+            (*next).prev = prev;
+            // INVARIANT: The ring is what `f` left, without the head.
+            self.first = NonNull::new(next).filter(|next| next.as_ptr() != head);
+        }
+    }
+}
+
+/// Inserts `node` before `next`.
+///
+/// # Safety
+///
+/// `next` must be a node of a ring, and `node` valid for writes and on none.
+unsafe fn insert_before(node: *mut list_head, next: *mut list_head) {
+    // SAFETY: By the safety requirements, all three are valid.
+    unsafe {
+        let prev = (*next).prev;
+        (*node).next = next;
+        (*node).prev = prev;
+        (*prev).next = node;
+        (*next).prev = node;
+    }
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Module parameters.
+//!
+//! They are declared in `helpers.c`: those of `module!` cannot be written while the module is
+//! loaded, and cannot be `bool` in every kernel.
+
+use crate::bindings;
+
+/// Whether page bitmaps are used with a device that has them.
+pub(crate) fn page_bitmap() -> bool {
+    // SAFETY: This only reads a flag.
+    unsafe { bindings::balloon_bmap_page_bitmap() }
+}
+
+/// How many pages the balloon gives up each time that the guest runs out of memory.
+pub(crate) fn oom_pages() -> usize {
+    // SAFETY: This only reads a number.
+    let pages = unsafe { bindings::balloon_bmap_oom_pages() };
+    usize::try_from(pages).unwrap_or(usize::MAX)
+}
+
+/// How many pages the balloon leaves available to the guest when it grows.
+pub(crate) fn floor_pages() -> usize {
+    // SAFETY: This only reads a number.
+    unsafe { bindings::balloon_bmap_floor_pages() }
+}
