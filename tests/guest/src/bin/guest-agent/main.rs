@@ -4,9 +4,14 @@
 //! does with memory it does by itself, without a process to start: a guest whose balloon holds
 //! nearly everything still answers.
 
+mod balloon_pages;
 mod data;
+mod hog;
+mod kexec;
+mod mapping;
 mod scattered;
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -16,14 +21,34 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use guest_tests::memory::Memory;
 use guest_tests::protocol::{Answer, Call, Hello, Output, Request, PORT_NAME, READY};
+use hog::Hog;
+use mapping::Mapping;
 use scattered::Scattered;
 use serde_json::Value;
 
 fn main() -> Result<()> {
-    let port = port()?;
-    let mut answers = port.try_clone()?;
+    let mut arguments = env::args().skip(1);
+    if arguments.next().as_deref() == Some(hog::ARGUMENT) {
+        return hog::main(arguments.next().context("how much?")?.parse()?);
+    }
     // Without the newline the kernel waits for the rest of the line.
     fs::write("/dev/kmsg", format!("{READY}\n"))?;
+    let mut holdings = Holdings::default();
+    loop {
+        // An error is that the port went away, as it does when its driver is bound anew.
+        let _ = serve(port()?, &mut holdings);
+    }
+}
+
+/// What holds memory from one request to another.
+#[derive(Default)]
+struct Holdings {
+    scattered: Option<Scattered>,
+    hog: Option<Hog>,
+}
+
+fn serve(port: File, holdings: &mut Holdings) -> Result<()> {
+    let mut answers = port.try_clone()?;
     let hello = Hello {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")?
             .trim()
@@ -36,28 +61,45 @@ fn main() -> Result<()> {
     answers.write_all(b"\n")?;
     send(&mut answers, 0, Ok(serde_json::to_value(hello)?))?;
 
-    let mut held = None;
     for line in BufReader::new(port).lines() {
         let line = line?;
         // Requests to a boot before this one may have been cut.
         let Ok(call) = serde_json::from_str::<Call>(&line) else {
             continue;
         };
-        let result = perform(call.request, &mut held).map_err(|error| format!("{error:#}"));
+        let result = perform(call.request, holdings).map_err(|error| format!("{error:#}"));
         send(&mut answers, call.id, result)?;
     }
     Ok(())
 }
 
-fn perform(request: Request, held: &mut Option<Scattered>) -> Result<Value> {
+fn perform(request: Request, holdings: &mut Holdings) -> Result<Value> {
     match request {
         Request::Shell { script } => return Ok(serde_json::to_value(shell(&script)?)?),
         Request::Memory => return Ok(serde_json::to_value(memory()?)?),
+        Request::BalloonPages { from } => {
+            return Ok(serde_json::to_value(balloon_pages::find(from)?)?)
+        }
         Request::MakeFile { path, bytes, seed } => data::make(&path, bytes, seed)?,
         Request::VerifyFile { path, bytes, seed } => data::verify(&path, bytes, seed)?,
-        Request::Touch { bytes } => scattered::touch(bytes)?,
-        Request::Fragment { bytes } => *held = Some(Scattered::new(bytes)?),
-        Request::Release => held.take().context("nothing is held")?.verify()?,
+        Request::Touch { bytes } => Mapping::new(bytes)?.write(),
+        Request::Fragment { bytes } => holdings.scattered = Some(Scattered::new(bytes)?),
+        Request::Release => holdings
+            .scattered
+            .take()
+            .context("nothing is held")?
+            .verify()?,
+        Request::Feed { bytes } => {
+            holdings.hog = Hog::start(bytes)?;
+            return Ok(holdings.hog.is_some().into());
+        }
+        Request::LoadKernel {
+            kernel,
+            initramfs,
+            command_line,
+        } => kexec::load(&kernel, &initramfs, &command_line)?,
+        Request::StartKernel => kexec::start()?,
+        Request::Starve => holdings.hog.take().context("there is no process")?.end()?,
     }
     Ok(Value::Null)
 }

@@ -49,7 +49,7 @@ fn demonstrate() -> Result<()> {
             },
             device: Device::Daemon(Features {
                 page_bitmap: true,
-                must_tell_host: false,
+                ..Features::default()
             }),
             driver: Driver::Ours(parameters),
             wire,
