@@ -19,29 +19,91 @@ pub const DEVICE_ID: &str = "balloon0";
 /// The id of the connection to the daemon.
 pub const CHARDEV_ID: &str = "vhost0";
 
-/// Which device, with which features.
+/// The id of the thread that hints run in.
+const THREAD_ID: &str = "hints0";
+
+/// Which device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     /// QEMU's virtio-balloon.
-    Qemu,
+    Qemu(Features),
     /// `vhost-device-balloon`.
     Daemon(Features),
 }
 
-/// What the daemon offers.
+/// What a device offers beside statistics, which both always do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// PAGE_BITMAP.
+    /// PAGE_BITMAP, which only the daemon has.
     pub page_bitmap: bool,
-    /// MUST_TELL_HOST.
+    /// MUST_TELL_HOST, which only the daemon has.
     pub must_tell_host: bool,
+    /// DEFLATE_ON_OOM.
+    pub deflate_on_oom: bool,
+    /// REPORTING.
+    pub free_page_reporting: bool,
+    /// FREE_PAGE_HINT, which only QEMU has.
+    pub free_page_hint: bool,
+    /// PAGE_POISON.
+    pub page_poison: bool,
+}
+
+impl Features {
+    /// What QEMU's device offers where nobody says anything else.
+    pub const QEMU: Self = Self {
+        page_bitmap: false,
+        must_tell_host: false,
+        deflate_on_oom: false,
+        free_page_reporting: false,
+        free_page_hint: false,
+        page_poison: true,
+    };
+    /// All there is.
+    pub const ALL: Self = Self {
+        page_bitmap: true,
+        must_tell_host: true,
+        deflate_on_oom: true,
+        free_page_reporting: true,
+        free_page_hint: true,
+        page_poison: true,
+    };
 }
 
 impl Device {
+    /// What it offers.
+    pub fn features(&mut self) -> &mut Features {
+        match self {
+            Self::Qemu(features) | Self::Daemon(features) => features,
+        }
+    }
+
+    /// What it needs QEMU to have, as arguments.
+    pub fn needs(self) -> Vec<String> {
+        match self {
+            Self::Qemu(Features {
+                free_page_hint: true,
+                ..
+            }) => vec!["-object".into(), format!("iothread,id={THREAD_ID}")],
+            _ => Vec::new(),
+        }
+    }
+
     /// QEMU's description of the device, for -device and device_add.
     pub fn description(self) -> Value {
         match self {
-            Self::Qemu => json!({ "driver": "virtio-balloon-pci", "id": DEVICE_ID }),
+            Self::Qemu(features) => {
+                let mut device = json!({
+                    "driver": "virtio-balloon-pci", "id": DEVICE_ID,
+                    "deflate-on-oom": features.deflate_on_oom,
+                    "free-page-reporting": features.free_page_reporting,
+                    "page-poison": features.page_poison,
+                });
+                if features.free_page_hint {
+                    device["free-page-hint"] = json!(true);
+                    device["iothread"] = json!(THREAD_ID);
+                }
+                device
+            }
             Self::Daemon(_) => json!({
                 "driver": "vhost-user-test-device-pci", "id": DEVICE_ID, "chardev": CHARDEV_ID,
                 "virtio-id": 5, "num_vqs": 5, "vq_size": 128, "config_size": 16,
@@ -74,8 +136,15 @@ impl Daemon {
             "--page-bitmap={}",
             if features.page_bitmap { "on" } else { "off" }
         ));
-        if features.must_tell_host {
-            command.arg("--must-tell-host");
+        for (offered, option) in [
+            (features.must_tell_host, "--must-tell-host"),
+            (features.deflate_on_oom, "--deflate-on-oom"),
+            (features.free_page_reporting, "--free-page-reporting"),
+            (features.page_poison, "--page-poison"),
+        ] {
+            if offered {
+                command.arg(option);
+            }
         }
         let mut process = Process::spawn("vhost-device-balloon", command, &log, Vec::new())?;
         let mut connection = None;

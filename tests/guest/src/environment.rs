@@ -4,10 +4,44 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-/// The uncompressed or bzImage kernel of the stock guest.
+/// Whose kernel the guests run: the one that `VBB_GUEST` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// The distribution's, where the variable is not set.
+    Distribution,
+    /// `debug`: one of our own, which watches what drivers do, and takes its time.
+    Debug,
+    /// `builtin`: one of our own, which has the project's driver built in, and no modules.
+    BuiltIn,
+}
+
+/// Which kernel it is.
+pub fn kernel_kind() -> Result<Kernel> {
+    match env::var("VBB_GUEST").as_deref() {
+        Err(_) | Ok("") => Ok(Kernel::Distribution),
+        Ok("debug") => Ok(Kernel::Debug),
+        Ok("builtin") => Ok(Kernel::BuiltIn),
+        Ok(other) => bail!("VBB_GUEST={other} is neither debug nor builtin"),
+    }
+}
+
+/// How long to wait where `usual` is enough for the distribution's kernel on a machine that is not
+/// too busy: `VBB_PATIENCE` times that.
+pub fn patience(usual: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let factor = FACTOR.get_or_init(|| match env::var("VBB_PATIENCE") {
+        Ok(factor) => factor.parse().expect("VBB_PATIENCE is a whole number"),
+        Err(_) => 1,
+    });
+    usual * *factor
+}
+
+/// The uncompressed or bzImage kernel of the guest.
 pub fn kernel() -> Result<PathBuf> {
     file("VBB_KERNEL")
 }
@@ -55,9 +89,19 @@ pub fn long() -> bool {
     env::var_os("VBB_LONG").is_some()
 }
 
+/// Whether only few trials are wanted, since another kernel has stood them all.
+pub fn short() -> bool {
+    env::var_os("VBB_SHORT").is_some()
+}
+
 /// The daemon `vhost-device-balloon`.
 pub fn device() -> Result<PathBuf> {
     file("VBB_DEVICE")
+}
+
+/// Where `make check-install` has put the disks of Debian guests.
+pub fn disks() -> Option<PathBuf> {
+    variable("VBB_DISKS").ok()
 }
 
 /// A statically linked busybox.

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, Context, Result};
 use serde::de::DeserializeOwned;
 
+use crate::environment::patience;
 use crate::json_lines::JsonLines;
 use crate::memory::Memory;
-use crate::protocol::{Answer, Call, Hello, Output, Request};
+use crate::page_set::PageSet;
+use crate::protocol::{Answer, BalloonPages, Call, Hello, Output, Request};
 
 /// No request takes this long under emulation on a busy machine; a hung guest does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -31,14 +33,24 @@ impl Guest {
     /// Waits until the agent of a new boot speaks.
     pub fn wait_hello(&mut self, timeout: Duration) -> Result<Hello> {
         let value = self
-            .answer(0, Instant::now() + timeout)
+            .answer(0, Instant::now() + patience(timeout))
             .context("the guest does not come up")?;
         Ok(serde_json::from_value(value)?)
     }
 
     /// Runs a script and returns its output; any exit status but 0 is an error.
     pub fn shell(&mut self, script: &str) -> Result<String> {
-        let output = self.try_shell(script)?;
+        self.shell_within(ANSWER_TIMEOUT, script)
+    }
+
+    /// Runs a script that may take this long.
+    pub fn shell_within(&mut self, timeout: Duration, script: &str) -> Result<String> {
+        let output: Output = self.call_within(
+            timeout,
+            Request::Shell {
+                script: script.to_owned(),
+            },
+        )?;
         if output.status != 0 {
             bail!(
                 "in the guest, `{script}` ended with {}: {}",
@@ -94,6 +106,44 @@ impl Guest {
         self.call(Request::Release)
     }
 
+    /// The pages of all balloons, as the kernel marks them.
+    pub fn balloon_pages(&mut self) -> Result<PageSet> {
+        let mut pages = PageSet::default();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let found: BalloonPages = self.call(Request::BalloonPages { from })?;
+            pages.append(&found.pages);
+            next = found.next;
+        }
+        Ok(pages)
+    }
+
+    /// Starts a process that wants `bytes` bytes, and waits until it has them, or was killed for it.
+    /// Returns whether it lives, which it does until [`Self::starve`].
+    pub fn feed(&mut self, bytes: u64) -> Result<bool> {
+        self.call(Request::Feed { bytes })
+    }
+
+    /// Ends that process, and fails unless it finds its memory as it wrote it.
+    pub fn starve(&mut self) -> Result<()> {
+        self.call(Request::Starve)
+    }
+
+    /// Loads the kernel and the initramfs in two of the guest's files for [`Self::start_kernel`].
+    pub fn load_kernel(&mut self, kernel: &str, initramfs: &str) -> Result<()> {
+        let command_line = self.shell("cat /proc/cmdline")?.trim().to_owned();
+        self.call(Request::LoadKernel {
+            kernel: kernel.to_owned(),
+            initramfs: initramfs.to_owned(),
+            command_line,
+        })
+    }
+
+    /// Starts that kernel in place of the one that runs, and does not wait.
+    pub fn start_kernel(&mut self) -> Result<()> {
+        self.send(Request::StartKernel).map(|_| ())
+    }
+
     /// Sends a request whose answer nobody waits for, such as one to power off.
     pub fn send_shell(&mut self, script: &str) -> Result<()> {
         self.send(Request::Shell {
@@ -103,12 +153,20 @@ impl Guest {
     }
 
     fn call<T: DeserializeOwned>(&mut self, request: Request) -> Result<T> {
+        self.call_within(ANSWER_TIMEOUT, request)
+    }
+
+    fn call_within<T: DeserializeOwned>(
+        &mut self,
+        timeout: Duration,
+        request: Request,
+    ) -> Result<T> {
         let what = format!("{request:?}");
         let id = self
             .send(request)
             .with_context(|| format!("asking the guest for {what}"))?;
         let value = self
-            .answer(id, Instant::now() + ANSWER_TIMEOUT)
+            .answer(id, Instant::now() + patience(timeout))
             .with_context(|| format!("asked the guest for {what}"))?;
         Ok(serde_json::from_value(value)?)
     }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{anyhow, Context, Result};
 use cpio::newc::{trailer, Builder, ModeFileType};
 
-use crate::environment;
+use crate::environment::{self, Kernel};
 
 const INIT: &str = include_str!("init.sh");
 
@@ -44,10 +44,12 @@ fn build() -> Result<PathBuf> {
     archive.add_file("bin/busybox", &environment::busybox()?)?;
     archive.add("bin/sh", ModeFileType::Symlink, 0o777, b"busybox")?;
     archive.add_file("bin/guest-agent", &environment::agent()?)?;
-    archive.add_file(&MODULE[1..], &environment::module()?)?;
-    archive.add_file(&STOCK_MODULE[1..], &environment::stock_module()?)?;
-    for (fault, module) in environment::faulty_modules()? {
-        archive.add_file(&faulty_module(&fault)[1..], &module)?;
+    if environment::kernel_kind()? != Kernel::BuiltIn {
+        archive.add_file(&MODULE[1..], &environment::module()?)?;
+        archive.add_file(&STOCK_MODULE[1..], &environment::stock_module()?)?;
+        for (fault, module) in environment::faulty_modules()? {
+            archive.add_file(&faulty_module(&fault)[1..], &module)?;
+        }
     }
     archive.finish()?;
     let path = directory.join("initramfs.cpio");

@@ -9,12 +9,17 @@
 pub mod accelerator;
 pub mod audit;
 pub mod balloon;
+mod conservation;
+pub mod disk;
+pub mod driver_counters;
 pub mod environment;
 pub mod guest;
 pub mod host_memory;
 pub mod initramfs;
 pub mod json_lines;
 pub mod memory;
+pub mod migration;
+pub mod page_set;
 pub mod process;
 pub mod protocol;
 pub mod qemu;

@@ -24,6 +24,8 @@ pub struct Memory {
     pub balloon_deflate: u64,
     /// Pages of the balloon that compaction moved.
     pub balloon_migrate: u64,
+    /// Processes that were killed for want of memory.
+    pub oom_kill: u64,
 }
 
 impl Memory {
@@ -45,6 +47,7 @@ impl Memory {
             balloon_inflate: field(vmstat, "balloon_inflate")?,
             balloon_deflate: field(vmstat, "balloon_deflate")?,
             balloon_migrate: field(vmstat, "balloon_migrate")?,
+            oom_kill: field(vmstat, "oom_kill")?,
         })
     }
 }
@@ -66,7 +69,7 @@ mod tests {
 
     const MEMINFO: &str = "MemTotal:         400 kB\nMemFree:          200 kB\nMemAvailable:     240 kB\nBalloon:           80 kB\n";
     const VMSTAT: &str =
-        "nr_balloon_pages 20\nballoon_inflate 30\nballoon_deflate 10\nballoon_migrate 3\n";
+        "nr_balloon_pages 20\nballoon_inflate 30\nballoon_deflate 10\nballoon_migrate 3\noom_kill 1\n";
 
     const ZONEINFO: &str = "Node 0, zone DMA\n  pages free 1\n    cpu: 0\n              count:    7\n              high:     9\n    cpu: 1\n              count:    5\n";
 

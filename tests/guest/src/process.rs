@@ -13,6 +13,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
+use crate::environment::patience;
+
 /// A running program, killed when this is dropped and when the thread that started it dies.
 pub struct Process {
     child: Child,
@@ -96,6 +98,7 @@ pub fn wait_until(
     what: &str,
     mut condition: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
+    let timeout = patience(timeout);
     let deadline = Instant::now() + timeout;
     while !condition()? {
         if Instant::now() > deadline {

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::page_set::PageSet;
+
 /// Name of the port, as in /sys/class/virtio-ports/*/name.
 pub const PORT_NAME: &str = "guest-agent";
 /// What the agent writes to the kernel log before it answers: the log's proof of boot.
@@ -49,6 +51,30 @@ pub enum Request {
     Fragment { bytes: u64 },
     /// Check what [`Request::Fragment`] holds and free it: null.
     Release,
+    /// The pages of all balloons, from a page number on: [`BalloonPages`].
+    BalloonPages { from: u64 },
+    /// Start a process that wants this much memory, and wait until it has it or was killed for it:
+    /// whether it lives.
+    Feed { bytes: u64 },
+    /// Have that process check its memory and end: null.
+    Starve,
+    /// Load a kernel for [`Request::StartKernel`]: null.
+    LoadKernel {
+        kernel: String,
+        initramfs: String,
+        command_line: String,
+    },
+    /// Start that kernel in place of this one. If all is well there is no answer.
+    StartKernel,
+}
+
+/// Pages of balloons.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct BalloonPages {
+    /// As many as go into an answer.
+    pub pages: PageSet,
+    /// Where to go on, if there may be more.
+    pub next: Option<u64>,
 }
 
 /// How a script ended.

@@ -11,6 +11,8 @@ use anyhow::{bail, Context, Result};
 use serde_json::{json, Value};
 
 use crate::accelerator::Accelerator;
+use crate::disk::Disk;
+use crate::environment::Kernel;
 use crate::guest::Guest;
 use crate::process::Process;
 use crate::protocol::PORT_NAME;
@@ -23,7 +25,7 @@ const HOTPLUG_BUS: &str = "hotplug-port";
 /// Everything about the machine but its balloon.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// RAM.
+    /// RAM, beside what a debugging kernel takes for itself.
     pub memory_mib: u64,
     /// The host has all RAM from the start, not only what the guest has written to.
     pub preallocated: bool,
@@ -35,6 +37,12 @@ pub struct Machine {
     pub devices: Vec<String>,
     /// A reset starts the guest again; otherwise it ends QEMU.
     pub resets: bool,
+    /// The guest was migrated to this file.
+    pub incoming: Option<PathBuf>,
+    /// The system to boot; without one, the stock kernel with the agent as its first process.
+    pub disk: Option<Disk>,
+    /// The guest is one that was there before, and its log goes on.
+    pub goes_on: bool,
 }
 
 /// A memory module at a place of its own.
@@ -55,7 +63,23 @@ impl Default for Machine {
             command_line: String::new(),
             devices: Vec::new(),
             resets: false,
+            incoming: None,
+            disk: None,
+            goes_on: false,
         }
+    }
+}
+
+impl Machine {
+    /// Adds a disk, /dev/nvme0n1, with the contents of `file`.
+    pub fn add_disk(&mut self, file: &Path) -> Result<()> {
+        self.devices.extend([
+            "-drive".into(),
+            format!("if=none,id=disk,format=raw,file={}", escape(file)?),
+            "-device".into(),
+            "nvme,drive=disk,serial=disk".into(),
+        ]);
+        Ok(())
     }
 }
 
@@ -78,6 +102,13 @@ impl Qemu {
         let (monitor, qemu_monitor) = UnixStream::pair()?;
         let (agent, qemu_agent) = UnixStream::pair()?;
         let log = directory.join("guest.log");
+        let (kernel, initrd, root) = match &machine.disk {
+            None => (environment::kernel()?, initramfs::path()?, ""),
+            Some(disk) => {
+                let (kernel, initrd) = disk.kernel_and_initrd(directory)?;
+                (kernel, initrd, "root=/dev/vda rw")
+            }
+        };
         let mut command = Command::new(environment::qemu()?);
         command
             .args(accelerator.arguments())
@@ -91,10 +122,14 @@ impl Qemu {
                     "reboot=shutdown"
                 },
             ])
-            .args(memory_arguments(machine))
+            .args(memory_arguments(machine, kernel_share(machine)?))
             .args([
                 "-chardev".into(),
-                format!("file,id=console,path={}", escape(&log)?),
+                format!(
+                    "file,id=console,path={},append={}",
+                    escape(&log)?,
+                    if machine.goes_on { "on" } else { "off" }
+                ),
             ])
             .args(["-serial", "chardev:console"])
             .args([
@@ -117,13 +152,27 @@ impl Qemu {
             ])
             .args(&machine.devices)
             .arg("-kernel")
-            .arg(environment::kernel()?)
+            .arg(kernel)
             .arg("-initrd")
-            .arg(initramfs::path()?)
+            .arg(initrd)
             .args([
                 "-append",
-                &format!("console=ttyS0 panic=-1 {}", machine.command_line),
+                &format!("console=ttyS0 panic=-1 {root} {}", machine.command_line),
             ]);
+        if let Some(file) = &machine.incoming {
+            command
+                .arg("-incoming")
+                .arg(format!("file:{}", escape(file)?));
+        }
+        if let Some(disk) = &machine.disk {
+            let image = escape(&disk.image)?;
+            command
+                .args([
+                    "-drive".into(),
+                    format!("id=disk,if=none,format=raw,discard=unmap,file={image}"),
+                ])
+                .args(["-device", "virtio-blk-pci,drive=disk"]);
+        }
         let inherited = vec![qemu_monitor.into(), qemu_agent.into()];
         let output = directory.join("qemu.log");
         let process = Process::spawn("QEMU", command, &output, inherited)?;
@@ -186,8 +235,23 @@ impl Qemu {
     }
 }
 
-fn memory_arguments(machine: &Machine) -> Vec<String> {
-    let mib = machine.memory_mib;
+impl Machine {
+    /// All RAM of the trial, in MiB.
+    pub fn ram_mib(&self) -> u64 {
+        self.memory_mib + self.far_memory.map_or(0, |far| far.mib)
+    }
+}
+
+/// What a debugging kernel needs on top, in MiB: a shadow of an eighth of it all, and room for its books.
+fn kernel_share(machine: &Machine) -> Result<u64> {
+    Ok(match environment::kernel_kind()? {
+        Kernel::Debug => machine.ram_mib() / 7 + 64,
+        Kernel::Distribution | Kernel::BuiltIn => 0,
+    })
+}
+
+fn memory_arguments(machine: &Machine, kernel_share: u64) -> Vec<String> {
+    let mib = machine.memory_mib + kernel_share;
     let prealloc = if machine.preallocated { "on" } else { "off" };
     let backend = |id: &str, mib: u64| {
         format!("memory-backend-memfd,id={id},size={mib}M,share=on,prealloc={prealloc}")
@@ -230,9 +294,9 @@ mod tests {
             }),
             ..Machine::default()
         };
-        let arguments = memory_arguments(&machine).join(" ");
+        let arguments = memory_arguments(&machine, 64).join(" ");
         assert!(
-            arguments.contains("-m 512M,slots=1,maxmem=41G"),
+            arguments.contains("-m 576M,slots=1,maxmem=41G"),
             "{arguments}"
         );
         assert!(

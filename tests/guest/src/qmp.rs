@@ -8,6 +8,7 @@ use anyhow::{anyhow, bail, Context, Result};
 use serde::Deserialize;
 use serde_json::{json, Value};
 
+use crate::environment::patience;
 use crate::json_lines::JsonLines;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -37,7 +38,7 @@ impl Qmp {
             events: VecDeque::new(),
             server,
         };
-        let greeting = qmp.next(Instant::now() + ANSWER_TIMEOUT)?;
+        let greeting = qmp.next(Instant::now() + patience(ANSWER_TIMEOUT))?;
         if greeting.get("QMP").is_none() {
             bail!("{server}: not a QMP greeting: {greeting}");
         }
@@ -52,7 +53,7 @@ impl Qmp {
             request["arguments"] = arguments;
         }
         let answer = self.lines.send(&request).and_then(|()| loop {
-            let message = self.next(Instant::now() + ANSWER_TIMEOUT)?;
+            let message = self.next(Instant::now() + patience(ANSWER_TIMEOUT))?;
             match self.keep_event(message)? {
                 Some(answer) => break Ok(answer),
                 None => continue,
@@ -72,7 +73,7 @@ impl Qmp {
         timeout: Duration,
         wanted: impl Fn(&Value) -> bool,
     ) -> Result<Event> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + patience(timeout);
         loop {
             let found = self
                 .events

@@ -36,7 +36,7 @@ impl Reclaim {
         vm.guest.touch(available - SPARE / 2)?;
         vm.guest.make_file(FILE, file_bytes, SEED)?;
         let resident = vm.qemu.resident()?;
-        let ram = vm.ram * PAGE_SIZE;
+        let ram = vm.size * PAGE_SIZE;
         ensure!(
             resident > ram - ram / 10,
             "of {} MiB RAM the host has only {} MiB",

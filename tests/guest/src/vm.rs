@@ -1,20 +1,22 @@
 //! A guest with a balloon, and what must be true of the two together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::{json, Value};
 
 use crate::accelerator::Accelerator;
-use crate::audit::{audit, proofs_of_boot};
+use crate::audit::{audit, proofs_of_boot, trouble};
 use crate::balloon::{Daemon, Device, CHARDEV_ID, DEVICE_ID};
+use crate::disk::Disk;
+use crate::environment::Kernel;
 use crate::guest::Guest;
 use crate::memory::Memory;
 use crate::process::wait_until;
 use crate::qemu::{Machine, Qemu};
 use crate::qmp::Qmp;
-use crate::{environment, initramfs, PAGE_SIZE};
+use crate::{environment, initramfs, MIB, PAGE_SIZE};
 
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a guest may fail to boot in a row, less one.
@@ -23,10 +25,12 @@ const BOOT_TRIES: usize = 3;
 const TARGET_TIMEOUT: Duration = Duration::from_secs(120);
 /// VIRTIO_BALLOON_F_PAGE_BITMAP.
 const PAGE_BITMAP_BIT: usize = 63;
+/// VIRTIO_BALLOON_F_DEFLATE_ON_OOM.
+const DEFLATE_ON_OOM_BIT: usize = 2;
 /// How every line of the project's driver starts.
 const OUR_PREFIX: &str = "virtio_balloon_bmap virtio";
 
-/// Which driver the guest loads.
+/// Which driver the guest has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     /// The project's, with module parameters.
@@ -35,23 +39,44 @@ pub enum Driver {
     Faulty(&'static str),
     /// The distribution's virtio_balloon.
     Stock,
+    /// The project's, built into the kernel. It comes and goes by being bound and unbound.
+    BuiltIn,
 }
 
+/// Binds the driver that is built in to the balloon, where it is not bound.
+const BIND: &str = "for device in /sys/bus/virtio/devices/*; do \
+        if grep -q 0x0005 $device/device && [ ! -e $device/driver ]; then \
+            echo ${device##*/} > /sys/bus/virtio/drivers/virtio_balloon_bmap/bind || exit; \
+        fi; \
+    done";
+/// Unbinds the driver that is built in from all that it serves.
+const UNBIND: &str = "cd /sys/bus/virtio/drivers/virtio_balloon_bmap && \
+    for device in virtio*; do echo $device > unbind || exit; done";
+
 impl Driver {
-    /// Name of the loaded module.
-    pub fn module(self) -> &'static str {
+    /// Name of the driver, and of its module.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Ours(_) | Self::Faulty(_) => "virtio_balloon_bmap",
+            Self::Ours(_) | Self::Faulty(_) | Self::BuiltIn => "virtio_balloon_bmap",
             Self::Stock => "virtio_balloon",
         }
     }
 
-    /// Command that loads the module.
-    pub fn insmod(self) -> String {
+    /// Script that brings the driver.
+    pub fn load_script(self) -> String {
         match self {
             Self::Ours(parameters) => format!("insmod {} {parameters}", initramfs::MODULE),
             Self::Faulty(fault) => format!("insmod {}", initramfs::faulty_module(fault)),
             Self::Stock => format!("insmod {}", initramfs::STOCK_MODULE),
+            Self::BuiltIn => BIND.into(),
+        }
+    }
+
+    /// Script that takes the driver away.
+    pub fn unload_script(self) -> String {
+        match self {
+            Self::BuiltIn => UNBIND.into(),
+            module => format!("rmmod {}", module.name()),
         }
     }
 }
@@ -93,19 +118,28 @@ pub struct Vm {
     pub qemu: Qemu,
     pub daemon: Option<Daemon>,
     setup: Setup,
-    /// Memory before any driver was loaded.
-    pub at_boot: Memory,
-    /// RAM, in pages.
+    /// With all that the device needs.
+    machine: Machine,
+    directory: PathBuf,
+    /// MemTotal with an empty balloon, in pages.
+    total: u64,
+    /// RAM, in pages, beside what a debugging kernel takes for itself.
     pub ram: u64,
+    /// All RAM, in pages.
+    pub size: u64,
     boots: usize,
     probes: usize,
+    oom_kills: usize,
+    /// Pages in the balloon are used, and not gone.
+    keeps_total: bool,
 }
 
 impl Vm {
-    /// Boots the guest; all logs go to `directory`. No balloon driver is loaded yet.
+    /// Boots the guest; all logs go to `directory`. No balloon driver is loaded yet, unless it is
+    /// built in.
     pub fn boot(setup: &Setup, directory: &Path) -> Result<Self> {
         let daemon = match setup.device {
-            Device::Qemu => None,
+            Device::Qemu(_) => None,
             Device::Daemon(features) => Some(Daemon::start(features, directory)?),
         };
         Self::boot_with(setup, daemon, directory)
@@ -120,6 +154,7 @@ impl Vm {
             ensure!(known, "no {fault}.ko in the directory that VBB_FAULTY_MODULES names; `make check` builds it");
         }
         let mut machine = setup.machine.clone();
+        machine.devices.extend(setup.device.needs());
         if setup.plugged {
             if let Some(daemon) = &daemon {
                 let chardev = format!("socket,id={CHARDEV_ID},path={}", daemon.socket_path());
@@ -129,17 +164,22 @@ impl Vm {
                 .devices
                 .extend(["-device".into(), setup.device.description().to_string()]);
         }
-        let (mut qemu, guest, at_boot) = boot(&machine, directory)?;
-        let ram = qemu.memory_size()? / PAGE_SIZE;
+        let (mut qemu, guest, total) = boot(&machine, directory)?;
+        let size = qemu.memory_size()? / PAGE_SIZE;
         Ok(Self {
             guest,
             qemu,
             daemon,
             setup: setup.clone(),
-            at_boot,
-            ram,
+            ram: machine.ram_mib() * MIB / PAGE_SIZE,
+            size,
+            machine,
+            directory: directory.to_owned(),
+            total,
             boots: 1,
             probes: 0,
+            oom_kills: 0,
+            keeps_total: false,
         })
     }
 
@@ -150,7 +190,7 @@ impl Vm {
 
     /// Loads the driver and checks what it says at probe.
     pub fn load(&mut self) -> Result<()> {
-        self.guest.shell(&self.setup.driver.insmod())?;
+        self.guest.shell(&self.setup.driver.load_script())?;
         if self.setup.plugged {
             self.expect_probe()?;
         }
@@ -160,7 +200,7 @@ impl Vm {
     /// Takes the driver out.
     pub fn unload(&mut self) -> Result<()> {
         self.guest
-            .shell(&format!("rmmod {}", self.setup.driver.module()))
+            .shell(&self.setup.driver.unload_script())
             .map(|_| ())
     }
 
@@ -168,20 +208,17 @@ impl Vm {
     /// said so once more, in one line.
     pub fn expect_probe(&mut self) -> Result<()> {
         self.probes += 1;
-        let bound = format!(
-            "/sys/bus/virtio/drivers/{}/virtio*/features",
-            self.setup.driver.module()
-        );
+        let mut features = Vec::new();
         wait_until(Duration::from_secs(20), "the driver to be bound", || {
-            Ok(self.guest.try_shell(&format!("cat {bound}"))?.status == 0)
+            features = self.features()?;
+            Ok(!features.is_empty())
         })?;
-        let features = self.guest.shell(&format!("cat {bound}"))?;
-        let negotiated = features.as_bytes().get(PAGE_BITMAP_BIT) == Some(&b'1');
         ensure!(
-            negotiated == (self.setup.wire == Wire::PageBitmaps),
-            "{:?} expected, but the features are {features}",
+            features.contains(&PAGE_BITMAP_BIT) == (self.setup.wire == Wire::PageBitmaps),
+            "{:?} expected, but the features are {features:?}",
             self.setup.wire
         );
+        self.keeps_total = features.contains(&DEFLATE_ON_OOM_BIT);
         if self.setup.driver == Driver::Stock {
             return Ok(());
         }
@@ -205,9 +242,35 @@ impl Vm {
         Ok(())
     }
 
+    /// The bits of the features that driver and device have agreed on; none without a driver.
+    pub fn features(&mut self) -> Result<Vec<usize>> {
+        let driver = self.setup.driver.name();
+        let bits = self.guest.try_shell(&format!(
+            "cat /sys/bus/virtio/drivers/{driver}/virtio*/features"
+        ))?;
+        let bits = bits.text.bytes().take_while(|bit| b"01".contains(bit));
+        Ok(bits
+            .enumerate()
+            .filter_map(|(bit, on)| (on == b'1').then_some(bit))
+            .collect())
+    }
+
     /// A probe that nobody looked at, as in a loop within the guest.
     pub fn count_probes(&mut self, count: usize) {
         self.probes += count;
+    }
+
+    /// Expects that the guest has killed one more process for want of memory, and that its log will
+    /// say so.
+    pub fn count_oom_kill(&mut self) -> Result<()> {
+        self.oom_kills += 1;
+        let killed = self.guest.memory()?.oom_kill;
+        ensure!(
+            killed == self.oom_kills as u64,
+            "{killed} processes were killed, not {}",
+            self.oom_kills
+        );
+        Ok(())
     }
 
     /// All the driver says, but for "Out of puff", which is about memory and not about a probe.
@@ -230,7 +293,7 @@ impl Vm {
     /// Asks for a balloon of this many pages, and does not wait.
     pub fn set_target(&mut self, pages: u64) -> Result<()> {
         let bytes = self
-            .ram
+            .size
             .checked_sub(pages)
             .context("a balloon larger than RAM")?
             * PAGE_SIZE;
@@ -250,7 +313,7 @@ impl Vm {
         let bytes = answer["actual"]
             .as_u64()
             .with_context(|| format!("no actual in {answer}"))?;
-        Ok(self.ram.saturating_sub(bytes / PAGE_SIZE))
+        Ok(self.size.saturating_sub(bytes / PAGE_SIZE))
     }
 
     /// Sets a target and waits until everybody agrees, to the page, that it is reached. Returns how
@@ -301,11 +364,15 @@ impl Vm {
 
     /// Checks that the guest's own figures fit each other.
     pub fn expect_consistent(&self, memory: &Memory) -> Result<()> {
-        let expected = self.at_boot.total.checked_sub(memory.nr_balloon_pages);
+        let gone = if self.keeps_total {
+            0
+        } else {
+            memory.nr_balloon_pages
+        };
         ensure!(
-            Some(memory.total) == expected,
-            "MemTotal must fall by the balloon: {:?} at boot, now {memory:?}",
-            self.at_boot
+            Some(memory.total) == self.total.checked_sub(gone),
+            "MemTotal must fall by {gone} pages: {} at boot, now {memory:?}",
+            self.total
         );
         ensure!(
             memory.balloon == memory.nr_balloon_pages,
@@ -392,20 +459,50 @@ impl Vm {
         Ok(())
     }
 
-    /// Waits for the guest to come up again after a reset, with no driver loaded.
+    /// Waits for the guest to come up again after a reset, with no driver loaded. One that hangs at its
+    /// clocks is reset again, as in `boot`.
     pub fn await_reboot(&mut self) -> Result<()> {
         self.boots += 1;
-        self.at_boot = greet(&mut self.guest, &self.qemu, self.boots)?;
+        let timeout = boot_timeout(&self.machine);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match greet(&mut self.guest, &self.qemu, self.boots, timeout) {
+                Ok(total) => {
+                    self.total = total;
+                    return Ok(());
+                }
+                Err(error) if tries < BOOT_TRIES && trouble(&self.qemu.guest_log()?).is_empty() => {
+                    eprintln!("boot {tries} after a reset failed: {error:#}");
+                    self.qemu.qmp.execute("system_reset", Value::Null)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Checks, where the kernel can tell, that no memory was lost.
+    pub fn expect_no_leaks(&mut self) -> Result<()> {
+        if environment::kernel_kind()? != Kernel::Debug {
+            return Ok(());
+        }
+        // What was allocated in the last five seconds does not count.
+        let leaks = self.guest.shell(
+            "cd /sys/kernel/debug && echo scan > kmemleak && sleep 6 && echo scan > kmemleak && cat kmemleak",
+        )?;
+        ensure!(leaks.is_empty(), "the guest has lost memory:\n{leaks}");
         Ok(())
     }
 
-    /// Powers the guest off in an orderly way, whatever the balloon does, judges its log, and ends
-    /// the daemon.
-    pub fn finish(self) -> Result<()> {
+    /// Judges a guest whose balloon is at rest, powers it off, and ends the daemon.
+    pub fn finish(mut self) -> Result<()> {
+        self.expect_conserved()?;
+        self.expect_no_leaks()?;
         self.power_off()?.map_or(Ok(()), Daemon::stop)
     }
 
-    /// Powers the guest off in an orderly way and judges its log. The daemon lives on.
+    /// Powers the guest off in an orderly way, whatever the balloon does, and judges its log. The
+    /// daemon lives on.
     pub fn power_off(mut self) -> Result<Option<Daemon>> {
         self.guest
             .memory()
@@ -413,12 +510,12 @@ impl Vm {
         self.expect_content_device()?;
         self.guest.send_shell("poweroff -f")?;
         self.qemu
-            .wait_end(Duration::from_secs(60))
+            .wait_end(Duration::from_secs(120))
             .context("powering the guest off")?;
         if let Some(daemon) = &mut self.daemon {
             daemon.expect_alive()?;
         }
-        audit(&self.qemu.guest_log()?, self.boots)?;
+        audit(&self.qemu.guest_log()?, self.boots, self.oom_kills)?;
         let lines = self.probe_lines()?;
         if self.setup.driver != Driver::Stock && lines.len() != self.probes {
             bail!(
@@ -429,34 +526,62 @@ impl Vm {
         Ok(self.daemon)
     }
 
+    /// Has another QEMU go on with the guest, from the file that it was migrated to, or else from what
+    /// it has saved itself.
+    pub fn go_on(&mut self, migrated: Option<&Path>) -> Result<()> {
+        self.machine.incoming = migrated.map(Path::to_owned);
+        self.machine.goes_on = true;
+        let (qemu, guest) = Qemu::start(&self.machine, Accelerator::best(), &self.directory)?;
+        (self.qemu, self.guest) = (qemu, guest);
+        Ok(())
+    }
+
     /// Kills QEMU. The daemon lives on.
     pub fn kill(self) -> Option<Daemon> {
         self.daemon
     }
 }
 
-/// Waits for a boot, which is the guest's `boots`th, to be done and in the log; returns its memory.
 /// Starts the machine until its guest comes up. Under TCG the kernel hangs now and then while it looks
 /// at its clocks, long before there is a balloon driver.
-fn boot(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest, Memory)> {
+fn boot(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest, u64)> {
     let mut tries = 0;
     loop {
         tries += 1;
         let (qemu, mut guest) = Qemu::start(machine, Accelerator::best(), directory)?;
-        match greet(&mut guest, &qemu, 1) {
-            Ok(at_boot) => return Ok((qemu, guest, at_boot)),
-            Err(error) if tries < BOOT_TRIES => eprintln!("boot {tries} failed: {error:#}"),
+        match greet(&mut guest, &qemu, 1, boot_timeout(machine)) {
+            Ok(total) => return Ok((qemu, guest, total)),
+            Err(error) if tries < BOOT_TRIES && trouble(&qemu.guest_log()?).is_empty() => {
+                eprintln!("boot {tries} failed: {error:#}")
+            }
             Err(error) => return Err(error),
         }
     }
 }
 
-fn greet(guest: &mut Guest, qemu: &Qemu, boots: usize) -> Result<Memory> {
-    guest.wait_hello(BOOT_TIMEOUT)?;
+/// How long a boot may take.
+fn boot_timeout(machine: &Machine) -> Duration {
+    if machine.disk.is_some() {
+        Disk::BOOT_TIMEOUT
+    } else {
+        BOOT_TIMEOUT
+    }
+}
+
+/// Waits for a boot, which is the guest's `boots`th, to be done and in the log; returns its memory in
+/// pages. A driver that is built in may be moving some of it, which no two looks show in the same state.
+fn greet(guest: &mut Guest, qemu: &Qemu, boots: usize, timeout: Duration) -> Result<u64> {
+    guest.wait_hello(timeout)?;
     wait_until(
         Duration::from_secs(20),
         "the guest's console to show its boot",
         || Ok(proofs_of_boot(&qemu.guest_log()?) == boots),
     )?;
-    guest.memory()
+    let mut total = 0;
+    wait_until(TARGET_TIMEOUT, "two equal accounts of memory", || {
+        let memory = guest.memory()?;
+        let before = std::mem::replace(&mut total, memory.total + memory.nr_balloon_pages);
+        Ok(total == before)
+    })?;
+    Ok(total)
 }
