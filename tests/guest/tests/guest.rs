@@ -10,13 +10,14 @@ use anyhow::Result;
 use guest_tests::accelerator::Accelerator;
 use guest_tests::audit::logs;
 use guest_tests::balloon::{Device, Features};
-use guest_tests::environment;
+use guest_tests::environment::{self, Kernel};
 use guest_tests::qemu::Machine;
 use guest_tests::vm::{Driver, Setup, Wire};
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
-    fragmented, hotplug, interrupts, lifecycle, memory_map, reclaim, reload, stress, targets,
-    transfer,
+    floor, fragmented, hibernation, hinting, hotplug, interrupts, kexec, lifecycle, memory_map,
+    migration, observation, oom, parameters, reclaim, reload, reporting, statistics, stress,
+    targets, transfer, two_devices, wakeup,
 };
 
 /// Boots a guest, proves something, and ends with [`guest_tests::vm::Vm::finish`].
@@ -29,16 +30,23 @@ const EVERYWHERE: &[(&str, Scenario)] = &[
     ("fragmented", fragmented::fragmented),
     ("compaction", fragmented::compaction),
     ("rebind", reload::rebind),
-    ("reload", reload::reload),
-    ("rmmod_while_inflating", reload::rmmod_while_inflating),
     ("retarget", transfer::retarget),
     ("stop_cont", transfer::stop_cont),
     ("hotplug", hotplug::hotplug),
     ("reset", lifecycle::reset),
+    ("suspend", lifecycle::suspend),
+    ("hibernation", hibernation::hibernation),
+    ("kexec", kexec::kexec),
     (
         "poweroff_while_inflating",
         lifecycle::poweroff_while_inflating,
     ),
+];
+
+/// What a module must stand besides.
+const MODULE: &[(&str, Scenario)] = &[
+    ("reload", reload::reload),
+    ("rmmod_while_inflating", reload::rmmod_while_inflating),
 ];
 
 /// What only the daemon can show: it acknowledges at its own time, as QEMU's balloon never does.
@@ -57,6 +65,57 @@ const CORE: &[(&str, Scenario)] = &[
     ("reload", reload::reload),
 ];
 
+/// What is not about the balloon's pages, and which both drivers do alike.
+const COMMON: &[(&str, Scenario)] = &[
+    ("oom_without_relief", oom::oom_without_relief),
+    ("wakeup", wakeup::wakeup),
+];
+
+/// What only the project's driver shows.
+const OURS: &[(&str, Scenario)] = &[("observation", observation::observation)];
+
+/// What a device with all features is for.
+const PARITY: &[(&str, Scenario)] = &[
+    ("targets", targets::targets),
+    ("statistics", statistics::statistics),
+    ("oom", oom::oom),
+    ("oom_without_relief", oom::oom_without_relief),
+    ("parameters", parameters::parameters),
+    ("floor", floor::floor),
+    ("reporting", reporting::reporting),
+    ("poison", reporting::poison),
+    ("observation", observation::observation),
+    ("suspend", lifecycle::suspend),
+    ("reset", lifecycle::reset),
+];
+
+/// What only QEMU's device can do: the daemon's does not migrate.
+const MIGRATION: &[(&str, Scenario)] = &[("migration", migration::migration)];
+
+/// What QEMU's device does in a migration if it may.
+const HINTING: &[(&str, Scenario)] = &[
+    ("hinting", hinting::hinting),
+    ("hinting_under_pressure", hinting::hinting_under_pressure),
+];
+
+/// Two devices of different makers.
+const TWO: &[(&str, Scenario)] = &[("two_devices", two_devices::two_devices)];
+
+/// What shows that pages move and come back, and migrate, and that the module can go.
+const MOVES: &[(&str, Scenario)] = &[
+    ("retarget", transfer::retarget),
+    ("compaction", fragmented::compaction),
+    ("reload", reload::reload),
+];
+
+/// What shows what goes on beside.
+const BESIDE: &[(&str, Scenario)] = &[
+    ("statistics", statistics::statistics),
+    ("oom", oom::oom),
+    ("reporting", reporting::reporting),
+    ("observation", observation::observation),
+];
+
 /// Without memory for the first bitmap.
 const FAULTS: &[(&str, Scenario)] = &[
     ("dropped_feature", reload::dropped_feature),
@@ -69,7 +128,8 @@ const SPANS: &[(&str, Scenario)] = &[
     ("wide_span", memory_map::wide_span),
 ];
 
-fn main() {
+fn main() -> Result<()> {
+    let kernel = environment::kernel_kind()?;
     let mut arguments = Arguments::from_args();
     // A guest has two processors, but seldom uses both.
     let processors = available_parallelism().map_or(1, usize::from);
@@ -77,17 +137,19 @@ fn main() {
     if !arguments.list {
         println!("guests run under {}", Accelerator::best());
     }
-    libtest_mimic::run(&arguments, trials()).exit();
+    libtest_mimic::run(&arguments, trials(kernel)).exit();
 }
 
-fn trials() -> Vec<Trial> {
+fn trials(kernel: Kernel) -> Vec<Trial> {
     let daemon = |page_bitmap, must_tell_host| {
         Device::Daemon(Features {
             page_bitmap,
             must_tell_host,
+            ..Features::default()
         })
     };
-    let ours = Driver::Ours("");
+    let qemu = Device::Qemu(Features::QEMU);
+    let (all_of_qemu, all_of_daemon) = (Device::Qemu(Features::ALL), Device::Daemon(Features::ALL));
     let (bitmaps, pfns) = (Wire::PageBitmaps, Wire::PfnArray);
     let mut trials = Vec::new();
     let mut add = |name, driver, device, wire, scenarios: &[&[(&'static str, Scenario)]]| {
@@ -105,12 +167,26 @@ fn trials() -> Vec<Trial> {
                 .map(|(scenario, run)| trial(format!("{name}::{scenario}"), setup.clone(), run)),
         );
     };
+    if kernel == Kernel::BuiltIn {
+        let driver = Driver::BuiltIn;
+        let all = &[EVERYWHERE, DAEMON];
+        add("bitmap", driver, daemon(true, false), bitmaps, all);
+        add("pfn_qemu", driver, qemu, pfns, &[EVERYWHERE]);
+        add("all_qemu", driver, all_of_qemu, pfns, &[PARITY]);
+        return trials;
+    }
+    let ours = Driver::Ours("");
+    if environment::short() {
+        add("bitmap", ours, daemon(true, false), bitmaps, &[MOVES]);
+        add("all_qemu", ours, all_of_qemu, pfns, &[BESIDE]);
+        return trials;
+    }
     add(
         "bitmap",
         ours,
         daemon(true, false),
         bitmaps,
-        &[EVERYWHERE, DAEMON],
+        &[EVERYWHERE, MODULE, DAEMON, COMMON, OURS, TWO],
     );
     add(
         "bitmap_must_tell_host",
@@ -119,13 +195,16 @@ fn trials() -> Vec<Trial> {
         bitmaps,
         &[CORE],
     );
-    add("pfn_qemu", ours, Device::Qemu, pfns, &[EVERYWHERE]);
+    let all = &[EVERYWHERE, MODULE, COMMON, OURS, MIGRATION];
+    add("pfn_qemu", ours, qemu, pfns, all);
+    add("all_qemu", ours, all_of_qemu, pfns, &[PARITY, HINTING]);
+    add("all_device", ours, all_of_daemon, bitmaps, &[PARITY]);
     add(
         "pfn_device",
         ours,
         daemon(false, false),
         pfns,
-        &[EVERYWHERE, DAEMON],
+        &[EVERYWHERE, MODULE, DAEMON, OURS],
     );
     add(
         "pfn_device_must_tell_host",
@@ -155,20 +234,19 @@ fn trials() -> Vec<Trial> {
         bitmaps,
         &[SPANS],
     );
+    if kernel != Kernel::Distribution {
+        return trials;
+    }
     // The device is a balloon by itself, and the harness right, when the distribution's driver says so.
-    let stock = if environment::long() {
-        EVERYWHERE
+    let stock = Driver::Stock;
+    add("stock_device", stock, daemon(true, false), pfns, &[CORE]);
+    if environment::long() {
+        let all = &[EVERYWHERE, MODULE, COMMON, MIGRATION];
+        add("stock_qemu", stock, qemu, pfns, all);
+        add("stock_all_qemu", stock, all_of_qemu, pfns, &[HINTING]);
     } else {
-        CORE
-    };
-    add(
-        "stock_device",
-        Driver::Stock,
-        daemon(true, false),
-        pfns,
-        &[CORE],
-    );
-    add("stock_qemu", Driver::Stock, Device::Qemu, pfns, &[stock]);
+        add("stock_qemu", stock, qemu, pfns, &[CORE, COMMON]);
+    }
     trials
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::{Driver, Setup, Vm};
 use guest_tests::{MIB, PAGE_SIZE};
 
 /// Left to the guest beside the balloon.
@@ -34,18 +34,18 @@ pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.reach(target)?;
     let resident = vm.qemu.resident()? / PAGE_SIZE;
     ensure!(
-        resident == vm.ram - target,
+        resident == vm.size - target,
         "the host has {resident} of {} pages, {target} are the balloon's",
-        vm.ram
+        vm.size
     );
     vm.reach(target / 3)?;
     vm.reach(target + 1)?;
     // What came back from the balloon in between is resident only where it was used.
     let resident = vm.qemu.resident()? / PAGE_SIZE;
     ensure!(
-        resident < vm.ram - target,
+        resident < vm.size - target,
         "the host has {resident} of {} pages, {target} + 1 are the balloon's",
-        vm.ram
+        vm.size
     );
     // The pages that were held had better be untouched.
     vm.guest.release()?;
@@ -67,7 +67,7 @@ pub fn compaction(mut setup: Setup, directory: &Path) -> Result<()> {
     // Huge pages cannot be had in such a memory without compaction; yet the kernel gives up early
     // now and then, with any driver.
     let mut moved = 0;
-    for pages in [150, 200, 250, 300, 350] {
+    for pages in (150..=350).step_by(50).cycle().take(20) {
         vm.guest.shell(&format!(
             "cd /proc/sys/vm; echo 1 > compact_memory; echo {pages} > nr_hugepages; echo 0 > nr_hugepages"
         ))?;
@@ -78,6 +78,17 @@ pub fn compaction(mut setup: Setup, directory: &Path) -> Result<()> {
     }
     ensure!(moved > 0, "compaction moved no page of the balloon");
     vm.expect_balloon(target)?;
+    vm.expect_conserved()?;
+    if vm.driver() != Driver::Stock {
+        let (moved, counted) = (
+            vm.guest.memory()?.balloon_migrate,
+            vm.driver_counter("migrations")?,
+        );
+        ensure!(
+            moved == counted,
+            "{moved} pages were moved, the driver counts {counted}"
+        );
+    }
     vm.reach(target / 2)?;
     vm.reach(0)?;
     vm.finish()

@@ -22,9 +22,9 @@ pub fn interrupts_elsewhere(mut setup: Setup, directory: &Path) -> Result<()> {
         let before = counts(&mut vm, irq)?;
         route(&mut vm, irq, other)?;
         vm.guest.shell(&format!(
-            "taskset {} {}",
+            "taskset {} sh -c '{}'",
             1 << worker,
-            setup.driver.insmod()
+            setup.driver.load_script()
         ))?;
         vm.expect_probe()?;
         vm.await_actual(most)?;
@@ -50,7 +50,7 @@ pub fn interrupts_elsewhere(mut setup: Setup, directory: &Path) -> Result<()> {
 
 /// The number of the device's one interrupt: it is on a wire, which outlives the driver.
 fn balloon_irq(vm: &mut Vm) -> Result<u32> {
-    let module = vm.driver().module();
+    let module = vm.driver().name();
     let device = vm.guest.shell(&format!(
         "cd /sys/bus/virtio/drivers/{module}; echo virtio*"
     ))?;

@@ -1,11 +1,16 @@
 //! The guest goes, and comes again.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
+use guest_tests::balloon::Daemon;
+use guest_tests::process::wait_until;
 use guest_tests::vm::{Setup, Vm};
+use guest_tests::MIB;
 use serde_json::Value;
 
+use super::statistics::newest;
 use super::transfer::interrupt;
 
 /// After a reset by the host, and a reboot by the guest in the middle of an inflation, the balloon
@@ -22,6 +27,7 @@ pub fn reset(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.load()?;
     vm.await_actual(pages)?;
     vm.expect_balloon(pages)?;
+    newest(&mut vm)?;
 
     interrupt(&mut vm, 0, pages)?;
     vm.guest.send_shell("reboot -f")?;
@@ -32,6 +38,50 @@ pub fn reset(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.finish()
 }
 
+/// Asleep, the guest has all of its memory; awake, the balloon fills again, and all else that the
+/// device does goes on.
+pub fn suspend(mut setup: Setup, directory: &Path) -> Result<()> {
+    const SLEEP: Duration = Duration::from_secs(60);
+    setup.machine.resets = true;
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    let target = vm.ram / 2;
+    vm.reach(target)?;
+    newest(&mut vm)?;
+    vm.guest.make_file("/tmp/data", 64 * MIB, 1)?;
+
+    vm.guest.send_shell(
+        "echo deep > /sys/power/mem_sleep; echo mem > /sys/power/state; \
+         cd /sys/bus/virtio/drivers/virtio_console; \
+         console=$(basename virtio*); echo $console > unbind; echo $console > bind",
+    )?;
+    wait_until(SLEEP, "the guest to sleep", || {
+        let status = vm.qemu.qmp.execute("query-status", Value::Null)?;
+        Ok(status["status"] == "suspended")
+    })?;
+    ensure!(vm.actual()? == 0, "a guest that sleeps has a balloon");
+    ensure!(
+        vm.pages_held()?.unwrap_or(0) == 0,
+        "and the device its pages"
+    );
+
+    vm.qemu.qmp.execute("system_wakeup", Value::Null)?;
+    // The agent's port is deaf after a sleep until its driver is bound anew, as the script does.
+    vm.guest.wait_hello(SLEEP)?;
+    vm.await_actual(target)?;
+    vm.expect_balloon(target)?;
+    vm.guest.verify_file("/tmp/data", 64 * MIB, 1)?;
+    newest(&mut vm)?;
+    vm.reach(0)?;
+    vm.expect_conserved()?;
+
+    vm.expect_no_leaks()?;
+    // QEMU does not power a guest off that has slept.
+    vm.qemu.qmp.execute("system_reset", Value::Null)?;
+    vm.await_reboot()?;
+    vm.finish()
+}
+
 /// Powering off does not wait for an inflation, nor stumble over it.
 pub fn poweroff_while_inflating(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.memory_mib = 1024;
@@ -39,7 +89,7 @@ pub fn poweroff_while_inflating(mut setup: Setup, directory: &Path) -> Result<()
     vm.load()?;
     let to = vm.ram * 3 / 4;
     interrupt(&mut vm, 0, to)?;
-    vm.finish()
+    vm.power_off()?.map_or(Ok(()), Daemon::stop)
 }
 
 /// One daemon serves one guest after another, whether the one before powered off or was killed.
@@ -48,6 +98,7 @@ pub fn next_guest(setup: Setup, directory: &Path) -> Result<()> {
     vm.load()?;
     let pages = vm.ram / 2;
     vm.reach(pages)?;
+    vm.expect_conserved()?;
     let daemon = vm.power_off()?;
 
     let mut vm = Vm::boot_with(&setup, daemon, directory)?;

@@ -1,12 +1,25 @@
 //! What is proved of a guest, one idea a file.
 
+pub mod floor;
 pub mod fragmented;
+pub mod hibernation;
+pub mod hinting;
 pub mod hotplug;
 pub mod interrupts;
+pub mod kexec;
 pub mod lifecycle;
 pub mod memory_map;
+pub mod migration;
+pub mod observation;
+pub mod oom;
+pub mod parameters;
 pub mod reclaim;
 pub mod reload;
+pub mod reporting;
+pub mod statistics;
 pub mod stress;
 pub mod targets;
+mod tracing;
 pub mod transfer;
+pub mod two_devices;
+pub mod wakeup;

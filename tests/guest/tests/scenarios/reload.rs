@@ -5,13 +5,14 @@ use std::path::Path;
 use anyhow::{ensure, Result};
 use guest_tests::vm::{Setup, Vm};
 
+use super::statistics::newest;
 use super::transfer::interrupt;
 
 /// Unbinding gives every page back; binding fills the balloon again.
 pub fn rebind(setup: Setup, directory: &Path) -> Result<()> {
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
-    let driver = format!("/sys/bus/virtio/drivers/{}", setup.driver.module());
+    let driver = format!("/sys/bus/virtio/drivers/{}", setup.driver.name());
     let device = vm.guest.shell(&format!("cd {driver}; echo virtio*"))?;
     let device = device.trim();
     for pages in [vm.ram / 2, vm.ram / 3] {
@@ -39,6 +40,7 @@ pub fn reload(setup: Setup, directory: &Path) -> Result<()> {
         vm.await_actual(pages)?;
         vm.expect_balloon(pages)?;
     }
+    newest(&mut vm)?;
     vm.finish()
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use guest_tests::environment::patience;
 use guest_tests::vm::{Setup, Vm};
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ pub fn stress(setup: Setup, directory: &Path) -> Result<()> {
 
     vm.guest.shell(&reload_loop(&setup))?;
     let mut random = fastrand::Rng::with_seed(1);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + patience(Duration::from_secs(seconds));
     let mut changes = 0;
     while Instant::now() < end {
         vm.set_target(random.u64(0..vm.ram / 2))?;
@@ -82,10 +83,10 @@ fn unused(vm: &mut Vm) -> Result<u64> {
 
 /// A script that loads and removes the driver in the background until told to stop.
 fn reload_loop(setup: &Setup) -> String {
-    let (insmod, module) = (setup.driver.insmod(), setup.driver.module());
+    let (load, unload) = (setup.driver.load_script(), setup.driver.unload_script());
     format!(
         "( loads=0; while [ ! -e /tmp/stop ]; do \
-             {insmod} || exit; loads=$((loads + 1)); usleep $((loads % 8 * 20000)); rmmod {module} || exit; \
+             ({load}) || exit; loads=$((loads + 1)); usleep $((loads % 8 * 20000)); ({unload}) || exit; \
          done; echo $loads > /tmp/loads.new; mv /tmp/loads.new /tmp/loads ) >/tmp/loop 2>&1 &"
     )
 }

@@ -1,0 +1,86 @@
+//! What the driver lets one see of what it does.
+
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+use guest_tests::vm::{Setup, Vm, Wire};
+
+use super::tracing;
+
+/// The counters of debugfs and the tracepoints fit the balloon, and each other, and what the device
+/// has counted.
+pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 1024;
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    tracing::start(&mut vm)?;
+    let (most, rest) = (vm.ram * 3 / 4 + 1, 101);
+    vm.reach(most)?;
+    vm.reach(rest)?;
+
+    let shown = vm.driver_counters()?;
+    let shown = shown.first().context("no counters")?;
+    for (name, expected) in [
+        ("target", rest),
+        ("actual", rest),
+        ("floor", 0),
+        ("inflate_pages", most),
+        ("deflate_pages", most - rest),
+        ("out_of_puff", 0),
+        ("floor_hits", 0),
+        ("oom_calls", 0),
+        ("oom_pages", 0),
+        ("migrations", vm.guest.memory()?.balloon_migrate),
+    ] {
+        let value = shown.get(name)?;
+        ensure!(value == expected, "{name} is {value}, not {expected}");
+    }
+    for (queue, pages) in [("inflate", most), ("deflate", most - rest)] {
+        let of = |name: &str| shown.get(&format!("{queue}_{name}"));
+        let (messages, bytes) = (of("messages")?, of("bytes")?);
+        let (words, runs) = (of("words")?, of("runs")?);
+        match setup.wire {
+            Wire::PfnArray => ensure!(
+                bytes == 4 * pages && messages == pages.div_ceil(256) && words + runs == 0,
+                "{queue}: not arrays of up to 256 PFNs: {shown:?}"
+            ),
+            Wire::PageBitmaps => {
+                // All is 8 bytes long: a message's header, a run, a word, and a head of up to 7 words.
+                let heads = (bytes / 8).checked_sub(messages + runs + words);
+                let heads = heads.context("fewer bytes than there must be")?;
+                ensure!(
+                    runs > 0 && (words.div_ceil(7)..=words).contains(&heads) && bytes < pages,
+                    "{queue}: not short messages: {shown:?}"
+                );
+            }
+        }
+        ensure!(
+            of("waits")? == messages && (1..=messages).contains(&of("notifications")?),
+            "{queue}: each message is waited for once: {shown:?}"
+        );
+        let events = tracing::events(&mut vm)?;
+        let events = events.iter().filter(|event| event.name == queue);
+        ensure!(
+            events.clone().map(|event| event.moved).sum::<u64>() == pages
+                && events.clone().all(|event| event.moved == event.wanted)
+                && events
+                    .clone()
+                    .any(|event| event.held == rest || event.held == most),
+            "{queue}: the trace does not fit {pages} pages: {:?}",
+            events.collect::<Vec<_>>()
+        );
+    }
+    if vm.daemon.is_some() {
+        let device = vm.counters()?;
+        for queue in ["inflate", "deflate"] {
+            for name in ["pages", "messages", "bytes", "runs", "words"] {
+                let (shown, seen) = (shown.get(&format!("{queue}_{name}"))?, &device[queue][name]);
+                ensure!(
+                    seen.as_u64() == Some(shown),
+                    "{queue} {name}: the driver shows {shown}, the device {seen}"
+                );
+            }
+        }
+    }
+    vm.finish()
+}
