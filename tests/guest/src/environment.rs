@@ -36,7 +36,7 @@ pub fn patience(usual: Duration) -> Duration {
     static FACTOR: OnceLock<u32> = OnceLock::new();
     let factor = FACTOR.get_or_init(|| match env::var("VBB_PATIENCE") {
         Ok(factor) => factor.parse().expect("VBB_PATIENCE is a whole number"),
-        Err(_) => 1,
+        Err(_) => 2,
     });
     usual * *factor
 }

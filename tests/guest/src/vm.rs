@@ -341,13 +341,14 @@ impl Vm {
     /// Checks that guest and device agree, to the page, on a balloon of this size.
     pub fn expect_balloon(&mut self, pages: u64) -> Result<()> {
         let mut memory = self.guest.memory()?;
-        // A driver may report before the last page's account is closed.
-        let closed = wait_until(Duration::from_secs(10), "the guest's account", || {
+        // A driver may report before the last page's account is closed, QEMU's balloon remembers `actual`
+        // across a reset, and the guest's figures are not all of the same moment.
+        let closed = wait_until(TARGET_TIMEOUT, "the guest's account", || {
             memory = self.guest.memory()?;
-            Ok(memory.nr_balloon_pages == pages)
+            Ok(memory.nr_balloon_pages == pages && self.expect_consistent(&memory).is_ok())
         });
+        let closed = closed.and_then(|()| self.expect_consistent(&memory));
         closed.with_context(|| format!("{pages} pages expected in the balloon: {memory:?}"))?;
-        self.expect_consistent(&memory)?;
         let actual = self.actual()?;
         ensure!(
             actual == pages,

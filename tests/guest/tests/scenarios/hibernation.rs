@@ -18,8 +18,10 @@ const LONG: Duration = Duration::from_secs(120);
 /// has is saved.
 pub fn hibernation(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.command_line = "resume=/dev/nvme0n1".into();
+    // The kernel makes room for the image while the balloon is still full.
+    setup.machine.memory_mib = 1024;
     let disk = directory.join("swap");
-    File::create(&disk)?.set_len(512 * MIB)?;
+    File::create(&disk)?.set_len(1024 * MIB)?;
     setup.machine.add_disk(&disk)?;
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
