@@ -7,7 +7,6 @@ use crate::{
     balloon_pages::BalloonPages,
     bindings,
     bitmap::MAX_BITMAPS,
-    bitmap_message::BitmapMessages,
     counters::Counters,
     debugfs::DebugFs,
     hinting::Hinting,
@@ -15,15 +14,15 @@ use crate::{
     message::ByteOrder,
     oom::OomNotifier,
     param,
-    pfn_array::PfnArrays,
     reporter::{
-        Encoding,
+        Format,
         Reporter,
         SharedReporter, //
     },
     reporting::PageReporting,
     shortage::Shortage,
     shrinker::Shrinker,
+    size_worker::InFlight,
     stats::StatsQueue,
     virtio::{
         self,
@@ -91,6 +90,9 @@ pub(crate) struct Balloon {
     pub(crate) back_off: BackOff,
     pub(crate) counters: Arc<Counters>,
     pub(crate) shortage: Shortage,
+    /// Of the size worker, and of those who have stopped it.
+    #[pin]
+    pub(crate) in_flight: Mutex<Option<InFlight>>,
     used: Arc<UsedBuffers>,
     #[pin]
     pub(crate) wakeup: WakeupEvents,
@@ -131,12 +133,11 @@ impl WorkItem<STATS_WORK> for Balloon {
 impl Balloon {
     fn new(
         dev: &virtio::Device,
-        encoding: Encoding,
+        reporter: Reporter,
+        counters: Arc<Counters>,
         shrinks_memory: bool,
         hinting: Option<Arc<Hinting>>,
     ) -> Result<Arc<Self>> {
-        let counters = Arc::new(Counters::new(), GFP_KERNEL)?;
-        let reporter = Reporter::new(encoding, counters.clone());
         let reporter = Arc::pin_init(new_mutex!(reporter), GFP_KERNEL)?;
         let used = Arc::pin_init(UsedBuffers::new(), GFP_KERNEL)?;
         Arc::pin_init(
@@ -148,6 +149,7 @@ impl Balloon {
                 back_off: BackOff::new(),
                 counters,
                 shortage: Shortage::new(),
+                in_flight <- new_mutex!(None),
                 used,
                 wakeup <- WakeupEvents::new(dev),
                 stats <- new_mutex!(None),
@@ -216,8 +218,7 @@ impl Balloon {
         let stats = stats.map(StatsQueue::start).transpose()?;
         *self.stats.lock() = stats;
         let (inflate, deflate) = inflate.zip(deflate).ok_or(ENODEV)?;
-        self.reporter.lock().connect([inflate, deflate]);
-        Ok(())
+        self.reporter.lock().connect(inflate, deflate)
     }
 
     /// The device is live.
@@ -316,7 +317,9 @@ impl Driver for BalloonDriver {
             None
         };
         let shrinker = hinting.clone().map(Shrinker::register).transpose()?;
-        let balloon = Balloon::new(dev, encoding(features)?, shrinks_memory, hinting)?;
+        let counters = Arc::new(Counters::new(), GFP_KERNEL)?;
+        let reporter = reporter(features, counters.clone())?;
+        let balloon = Balloon::new(dev, reporter, counters, shrinks_memory, hinting)?;
         let debugfs = DebugFs::new(balloon.clone())?;
         Ok(try_pin_init!(Bound {
             oom <- OomNotifier::new(balloon.clone()),
@@ -332,12 +335,12 @@ impl Driver for BalloonDriver {
             data.oom.register()?;
         }
         let generic: &kernel::device::Device = (**dev).as_ref();
-        match data.balloon.reporter.lock().encoding() {
-            Encoding::Bitmaps(_) => dev_info!(
+        match data.balloon.reporter.lock().format() {
+            Format::PageBitmaps => dev_info!(
                 generic,
                 "page bitmaps, 1 of up to {MAX_BITMAPS} bitmaps of 32 KiB\n"
             ),
-            Encoding::Pfns(_) => dev_info!(generic, "PFN array\n"),
+            Format::PfnArrays(_) => dev_info!(generic, "PFN array\n"),
         }
         Ok(())
     }
@@ -395,19 +398,23 @@ impl Driver for BalloonDriver {
     }
 }
 
-/// Chooses how pages are put into messages, and withdraws page bitmaps where they are not used.
-fn encoding(features: &mut Features<'_>) -> Result<Encoding> {
+/// Makes the reporter, and withdraws page bitmaps where they are not used.
+fn reporter(features: &mut Features<'_>, counters: Arc<Counters>) -> Result<Reporter> {
     let modern = features.has(bindings::VIRTIO_F_VERSION_1);
+    let must_tell_host = features.has(bindings::VIRTIO_BALLOON_F_MUST_TELL_HOST);
+    let with = |format, flags| Reporter::new(format, must_tell_host, counters.clone(), flags);
 
     if features.has(VIRTIO_BALLOON_F_PAGE_BITMAP) {
         if modern && param::page_bitmap() {
-            match BitmapMessages::new(GFP_KERNEL | __GFP_NOWARN) {
-                Ok(messages) => return Ok(Encoding::Bitmaps(messages)),
+            match with(Format::PageBitmaps, GFP_KERNEL | __GFP_NOWARN) {
+                Ok(reporter) => return Ok(reporter),
                 Err(_) => pr_warn!("no memory for page bitmaps\n"),
             }
         }
         features.withdraw(VIRTIO_BALLOON_F_PAGE_BITMAP);
     }
-    let order = ByteOrder::of_version_1(modern);
-    Ok(Encoding::Pfns(PfnArrays::new(order, GFP_KERNEL)?))
+    with(
+        Format::PfnArrays(ByteOrder::of_version_1(modern)),
+        GFP_KERNEL | __GFP_NOWARN,
+    )
 }

@@ -2,13 +2,17 @@
 
 //! The pages in the balloon, as the kernel's memory management knows them.
 //!
-//! Here they are marked, counted and, where the kernel supports it, movable.
+//! Here they are marked, counted and, where they are on their own and the kernel supports it,
+//! movable. `mm/balloon.c` has the single pages. Blocks are kept here, each as a whole: all of its
+//! pages are PageOffline, and counted where `mm/balloon.c` counts.
 //!
 //! C header: [`include/linux/balloon.h`](srctree/include/linux/balloon.h)
 
 use crate::{
     bindings,
+    blocks::Order,
     compaction,
+    lru_ring::LruRing,
     pages::{
         page_pfn,
         Given,
@@ -18,8 +22,12 @@ use crate::{
 };
 use core::ptr::NonNull;
 use kernel::{
+    new_spinlock,
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        SpinLock, //
+    },
     types::Opaque, //
 };
 
@@ -30,8 +38,14 @@ const PAGES_PER_LOCK: usize = 256;
 /// The set of pages that the host holds.
 #[pin_data]
 pub(crate) struct BalloonPages {
+    /// The single pages.
     #[pin]
     info: Opaque<bindings::balloon_dev_info>,
+    /// All others.
+    #[pin]
+    blocks: SpinLock<PageList<Given>>,
+    /// Whether the pages count as gone (MemTotal falls), or as used.
+    shrinks_memory: bool,
     /// Whom the migration of a page is reported to.
     reporter: Arc<SharedReporter>,
 }
@@ -56,16 +70,28 @@ impl BalloonPages {
                     (*pages).prev = pages;
                     (*slot).isolated_pages = 0;
                     (*slot).migratepage = Some(Self::migrate_callback);
-                    (*slot).adjust_managed_page_count = shrinks_memory;
+                    // Page by page this is what takes the longest: it is done here instead.
+                    (*slot).adjust_managed_page_count = false;
                 }
             }),
+            blocks <- new_spinlock!(PageList::<Given>::new()),
+            shrinks_memory,
             reporter,
         })
     }
 
     /// Puts pages into the balloon.
     pub(crate) fn enqueue(&self, mut pages: PageList<Given>) {
-        while !pages.is_empty() {
+        self.count(&pages, Way::Into);
+        if let Some(ring) = pages.single_pages() {
+            self.enqueue_single(ring);
+        }
+        mark(&pages, true);
+        self.blocks.lock().append(pages);
+    }
+
+    fn enqueue_single(&self, pages: &mut LruRing) {
+        while pages.len() > 0 {
             let mut chunk = pages.split(PAGES_PER_LOCK);
             let len = chunk.len();
             chunk.with_head(|head| {
@@ -77,19 +103,101 @@ impl BalloonPages {
     }
 
     /// Takes up to `want` pages out of the balloon: fewer while compaction has some of them.
+    ///
+    /// Blocks leave it whole, as long as they are wanted whole. One is only split when there are
+    /// no single pages left.
     pub(crate) fn dequeue(&self, want: usize) -> PageList<Given> {
-        let mut pages = PageList::new();
-        loop {
-            let left = want.saturating_sub(pages.len()).min(PAGES_PER_LOCK);
-            let mut chunk = PageList::new();
+        let mut pages = PageList::<Given>::new();
+        let mut left = want;
+        {
+            let mut blocks = self.blocks.lock();
+            while let Some(block) = blocks.pop_up_to(left) {
+                left = left.saturating_sub(block.order().pages());
+                pages.push(block);
+            }
+        }
+        mark(&pages, false);
+        if let Some(ring) = pages.single_pages() {
+            self.dequeue_single(ring, want.min(left));
+            left = left.saturating_sub(ring.len());
+            if left > 0 && self.split_block() {
+                self.dequeue_single(ring, left);
+            }
+        }
+        self.count(&pages, Way::OutOf);
+        pages
+    }
+
+    fn dequeue_single(&self, pages: &mut LruRing, want: usize) {
+        let mut left = want;
+        while left > 0 {
+            let mut chunk = LruRing::new();
             // SAFETY: `head` is an empty list, to which pages are added that are ours from then on.
             chunk.with_head(|head| unsafe {
-                bindings::balloon_page_list_dequeue(self.info.get(), head, left)
+                bindings::balloon_page_list_dequeue(self.info.get(), head, left.min(PAGES_PER_LOCK))
             });
-            if chunk.is_empty() {
-                return pages;
+            if chunk.len() == 0 {
+                break;
             }
+            left = left.saturating_sub(chunk.len());
             pages.append(chunk);
+        }
+    }
+
+    /// Makes single pages of a block in the balloon, if there is one.
+    fn split_block(&self) -> bool {
+        let Some(block) = self.blocks.lock().pop_smallest() else {
+            return false;
+        };
+        // The pages are counted again as they come in singly.
+        let pages = block.order().pages();
+        let mut ring = block.split(|first| count_in_balloon(first, -signed(pages), 0));
+        self.enqueue_single(&mut ring);
+        true
+    }
+
+    /// Counts pages that go into the balloon or come out of it, zone by zone.
+    fn count(&self, pages: &PageList<Given>, way: Way) {
+        let mut tally: Option<Tally> = None;
+        for (order, page) in pages.iter() {
+            let zone = page_zone(page);
+            let mut next = match tally.take() {
+                Some(tally) if tally.zone == zone => tally,
+                last => {
+                    last.inspect(|tally| self.close(tally, way));
+                    Tally::new(page, zone)
+                }
+            };
+            next.pages = next.pages.wrapping_add(order.pages());
+            if order != Order::PAGE {
+                next.in_blocks = next.in_blocks.wrapping_add(order.pages());
+            }
+            tally = Some(next);
+        }
+        tally.inspect(|tally| self.close(tally, way));
+    }
+
+    fn close(&self, tally: &Tally, way: Way) {
+        let blocks = signed(tally.in_blocks);
+        match way {
+            Way::Into => count_in_balloon(tally.first, blocks, 0),
+            Way::OutOf => count_in_balloon(tally.first, 0, blocks),
+        }
+        let pages = signed(tally.pages);
+        self.manage(
+            tally.first,
+            match way {
+                Way::Into => -pages,
+                Way::OutOf => pages,
+            },
+        );
+    }
+
+    /// Changes how many pages the kernel manages in the zone of a page.
+    fn manage(&self, page: NonNull<bindings::page>, pages: isize) {
+        if self.shrinks_memory {
+            // SAFETY: The page is valid, and tells the zone.
+            unsafe { bindings::adjust_managed_page_count(page.as_ptr(), pages) };
         }
     }
 
@@ -105,7 +213,71 @@ impl BalloonPages {
         kernel::error::from_result(|| {
             let new = NonNull::new(newpage).ok_or(EINVAL)?;
             let old = NonNull::new(page).ok_or(EINVAL)?;
-            compaction::migrate(&this.reporter, page_pfn(new), page_pfn(old)).map(|()| 0)
+            compaction::migrate(&this.reporter, page_pfn(new), page_pfn(old))?;
+            if page_zone(new) != page_zone(old) {
+                this.manage(old, 1);
+                this.manage(new, -1);
+            }
+            Ok(0)
         })
     }
+}
+
+/// Which way pages go.
+#[derive(Clone, Copy)]
+enum Way {
+    Into,
+    OutOf,
+}
+
+/// Pages of one zone.
+struct Tally {
+    first: NonNull<bindings::page>,
+    zone: *const bindings::zone,
+    pages: usize,
+    in_blocks: usize,
+}
+
+impl Tally {
+    fn new(first: NonNull<bindings::page>, zone: *const bindings::zone) -> Self {
+        Self {
+            first,
+            zone,
+            pages: 0,
+            in_blocks: 0,
+        }
+    }
+}
+
+/// Says of all pages of the blocks whether somebody may look into them.
+fn mark(pages: &PageList<Given>, offline: bool) {
+    for (order, page) in pages.iter() {
+        if order != Order::PAGE {
+            // SAFETY: The pages are those of a block that is ours.
+            unsafe {
+                if offline {
+                    bindings::balloon_bmap_set_offline(page.as_ptr(), order.raw());
+                } else {
+                    bindings::balloon_bmap_clear_offline(page.as_ptr(), order.raw());
+                }
+            }
+        }
+    }
+}
+
+/// Counts pages of blocks as `mm/balloon.c` counts single pages.
+fn count_in_balloon(page: NonNull<bindings::page>, inflated: isize, deflated: isize) {
+    if inflated != 0 || deflated != 0 {
+        // SAFETY: The page is valid, and tells the node.
+        unsafe { bindings::balloon_bmap_count(page.as_ptr(), inflated, deflated) };
+    }
+}
+
+fn page_zone(page: NonNull<bindings::page>) -> *const bindings::zone {
+    // SAFETY: The page is valid.
+    unsafe { bindings::balloon_bmap_page_zone(page.as_ptr()) }
+}
+
+fn signed(pages: usize) -> isize {
+    isize::try_from(pages).unwrap_or(isize::MAX)
 }

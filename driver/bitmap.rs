@@ -19,7 +19,7 @@ pub(crate) const MAX_BITMAPS: usize = 32;
 const PFNS_PER_WORD: u64 = 64;
 const PFNS_PER_BITMAP: u64 = PFNS_PER_WORD * WORDS_PER_BITMAP as u64;
 
-/// The lowest and the highest PFN of some pages.
+/// Pages from the lowest to the highest PFN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PfnRange {
     /// The lowest PFN.
@@ -29,16 +29,33 @@ pub(crate) struct PfnRange {
 }
 
 impl PfnRange {
-    /// The range of `pfns`, if there are any.
-    pub(crate) fn of(pfns: impl Iterator<Item = u64>) -> Option<Self> {
-        pfns.fold(None, |range: Option<Self>, pfn| {
-            Some(match range {
-                None => Self { min: pfn, max: pfn },
-                Some(range) => Self {
-                    min: range.min.min(pfn),
-                    max: range.max.max(pfn),
-                },
-            })
+    /// The `len` pages from `pfn` on, of which there must be one at least.
+    pub(crate) fn block(pfn: u64, len: u64) -> Self {
+        Self {
+            min: pfn,
+            max: pfn.saturating_add(len.saturating_sub(1)),
+        }
+    }
+
+    /// The range that has all of `ranges` in it, if there are any.
+    pub(crate) fn of(ranges: impl Iterator<Item = Self>) -> Option<Self> {
+        ranges.reduce(|all, range| Self {
+            min: all.min.min(range.min),
+            max: all.max.max(range.max),
+        })
+    }
+
+    /// The PFNs of the range.
+    pub(crate) fn pfns(self) -> impl Iterator<Item = u64> + Clone {
+        let len = self.max.saturating_sub(self.min).saturating_add(1);
+        self.min..self.min.saturating_add(len)
+    }
+
+    /// The part from `pfn` on, if there is one.
+    fn from(self, pfn: u64) -> Option<Self> {
+        (pfn <= self.max).then_some(Self {
+            min: self.min.max(pfn),
+            max: self.max,
         })
     }
 
@@ -109,30 +126,47 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
     /// Marks the pages from `start` on as far as the bitmaps reach, and no others.
     ///
     /// Returns the lowest PFN beyond them, where the next pass begins.
-    pub(crate) fn mark(&mut self, start: u64, pfns: impl Iterator<Item = u64>) -> Option<u64> {
+    pub(crate) fn mark(
+        &mut self,
+        start: u64,
+        ranges: impl Iterator<Item = PfnRange>,
+    ) -> Option<u64> {
         self.clear();
         // INVARIANT: No bit is set, so that the start may change.
         self.start = align_down(start);
 
         let mut beyond: Option<u64> = None;
-        for pfn in pfns {
-            let Some(offset) = pfn.checked_sub(self.start) else {
+        for range in ranges {
+            let Some(range) = range.from(self.start) else {
                 continue;
             };
-            let index = usize::try_from(offset / PFNS_PER_WORD).unwrap_or(usize::MAX);
-            match self.word_mut(index) {
-                Some(word) => {
-                    *word |= 1 << (offset % PFNS_PER_WORD);
-                    // INVARIANT: The words named grow to have this one among them.
-                    self.marked = Some(match self.marked {
-                        None => (index, index),
-                        Some((first, last)) => (first.min(index), last.max(index)),
-                    });
-                }
-                None => beyond = Some(beyond.map_or(pfn, |lowest| lowest.min(pfn))),
+            if let Some(pfn) = self.mark_range(range) {
+                beyond = Some(beyond.map_or(pfn, |lowest| lowest.min(pfn)));
             }
         }
         beyond
+    }
+
+    /// Marks a range, which must not begin before `start`, and returns the first PFN beyond the
+    /// bitmaps.
+    fn mark_range(&mut self, range: PfnRange) -> Option<u64> {
+        let mut first = range.min.saturating_sub(self.start);
+        let last = range.max.saturating_sub(self.start);
+        while first <= last {
+            let index = usize::try_from(first / PFNS_PER_WORD).unwrap_or(usize::MAX);
+            let end = (first | (PFNS_PER_WORD - 1)).min(last);
+            let Some(word) = self.word_mut(index) else {
+                return Some(self.start.saturating_add(first));
+            };
+            *word |= bits(first % PFNS_PER_WORD, end % PFNS_PER_WORD);
+            // INVARIANT: The words named grow to have this one among them.
+            self.marked = Some(match self.marked {
+                None => (index, index),
+                Some((lowest, highest)) => (lowest.min(index), highest.max(index)),
+            });
+            first = end.saturating_add(1);
+        }
+        None
     }
 
     /// The words with pages in them, each with the PFN of its first bit, in ascending order.
@@ -149,6 +183,18 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
                 }
             }
             None
+        })
+    }
+
+    /// The PFNs of all pages, in ascending order.
+    pub(crate) fn pfns(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words().flat_map(|(pfn, word)| {
+            let mut left = word;
+            core::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left.wrapping_sub(1);
+                Some(pfn.saturating_add(u64::from(bit)))
+            })
         })
     }
 
@@ -172,6 +218,18 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
             }
         }
     }
+}
+
+/// A word with the bits from `first` to `last` set.
+fn bits(first: u64, last: u64) -> u64 {
+    let high = u64::MAX.wrapping_shr(63_u32.wrapping_sub(low_bits(last)));
+    high & u64::MAX.wrapping_shl(low_bits(first))
+}
+
+/// A number of a bit.
+fn low_bits(bit: u64) -> u32 {
+    // CAST: What is left has 6 bits.
+    (bit % PFNS_PER_WORD) as u32
 }
 
 fn align_down(pfn: u64) -> u64 {

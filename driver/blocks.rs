@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks of pages as large as the buddy allocator has them.
+//! Blocks of pages as the buddy allocator has them: a power of two, one after the other.
 //!
 //! C header: [`include/linux/gfp.h`](srctree/include/linux/gfp.h)
 
@@ -11,73 +11,172 @@ use crate::{
 use core::ptr::NonNull;
 use kernel::page::PAGE_SHIFT;
 
+/// How many orders there are.
+// CAST: A small constant, which fits.
+pub(crate) const ORDERS: usize = bindings::MAX_PAGE_ORDER as usize + 1;
+
 /// log2 of the pages of a block.
-const ORDER: u32 = bindings::MAX_PAGE_ORDER;
+///
+/// # Invariants
+///
+/// At most `MAX_PAGE_ORDER`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order(u32);
 
-/// The pages of a block.
-pub(crate) const PAGES_PER_BLOCK: usize = 1 << ORDER;
+impl Order {
+    /// That of a single page.
+    pub(crate) const PAGE: Self = Self(0);
 
-/// The bytes of a block.
-pub(crate) const BLOCK_LEN: u32 = 1 << (ORDER as usize + PAGE_SHIFT);
+    /// The highest there is.
+    pub(crate) const MAX: Self = Self(bindings::MAX_PAGE_ORDER);
 
-/// A block that the driver owns.
-pub(crate) struct Block(NonNull<bindings::page>);
+    /// That of the stretches of memory that the kernel keeps apart by whether pages can be moved.
+    pub(crate) fn pageblock() -> Self {
+        // SAFETY: This only reads a number.
+        Self::up_to(unsafe { bindings::balloon_bmap_pageblock_order() })
+    }
+
+    /// The order of that number, or the highest.
+    pub(crate) const fn up_to(order: u32) -> Self {
+        if order < bindings::MAX_PAGE_ORDER {
+            Self(order)
+        } else {
+            Self::MAX
+        }
+    }
+
+    /// The pages of a block.
+    pub(crate) const fn pages(self) -> usize {
+        1usize.wrapping_shl(self.0)
+    }
+
+    /// The bytes of a block.
+    pub(crate) const fn bytes(self) -> usize {
+        // CAST: The number of bits of an address fits in 32.
+        1usize.wrapping_shl(self.0.wrapping_add(PAGE_SHIFT as u32))
+    }
+
+    /// The next lower order, if there is one.
+    pub(crate) fn lower(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
+
+    /// This order and all lower ones, in descending order.
+    pub(crate) fn downwards(self) -> impl Iterator<Item = Self> + Clone {
+        core::iter::successors(Some(self), |order| order.lower())
+    }
+
+    /// The highest order of a block of up to `pages` pages, if there is one.
+    pub(crate) fn largest_in(pages: usize) -> Option<Self> {
+        pages.checked_ilog2().map(Self::up_to)
+    }
+
+    /// All orders, in ascending order.
+    pub(crate) fn all() -> impl Iterator<Item = Self> + Clone {
+        (0..=Self::MAX.0).map(Self)
+    }
+
+    /// The order as an index.
+    pub(crate) fn index(self) -> usize {
+        // CAST: A small number, which fits.
+        self.0 as usize
+    }
+
+    pub(crate) fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+/// A block that the driver owns, outside the balloon.
+pub(crate) struct Block {
+    page: NonNull<bindings::page>,
+    order: Order,
+}
 
 // SAFETY: A block belongs to whichever thread has it.
 unsafe impl Send for Block {}
 
 impl Block {
-    /// Takes a block that is free as a whole: nothing is reclaimed for it.
-    pub(crate) fn allocate() -> Option<Self> {
+    /// Takes a block that is free as a whole, and in memory that never has to be movable: nothing
+    /// is reclaimed for it.
+    pub(crate) fn allocate(order: Order) -> Option<Self> {
         // SAFETY: May be called from any context.
-        NonNull::new(unsafe { bindings::balloon_bmap_alloc_block(ORDER) }).map(Self)
+        let page = unsafe { bindings::balloon_bmap_alloc_block(order.0) };
+        NonNull::new(page).map(|page| Self { page, order })
+    }
+
+    /// Takes a block of movable pages, which are each on their own from then on.
+    ///
+    /// Nothing is reclaimed for it. The pages are added to `ring`.
+    pub(crate) fn allocate_pages(order: Order, ring: &mut LruRing) -> bool {
+        // SAFETY: May be called from any context.
+        let first = unsafe { bindings::balloon_bmap_alloc_pages(order.0) };
+        if first.is_null() {
+            return false;
+        }
+        // SAFETY: The block is ours, and was split when it was allocated.
+        unsafe { push_pages(first, order, ring) };
+        true
     }
 
     /// The block's memory.
     pub(crate) fn address(&self) -> *mut kernel::ffi::c_void {
         // SAFETY: The block is valid.
-        unsafe { bindings::balloon_bmap_page_address(self.0.as_ptr()) }
+        unsafe { bindings::balloon_bmap_page_address(self.page.as_ptr()) }
     }
 
-    fn into_page(self) -> NonNull<bindings::page> {
-        core::mem::ManuallyDrop::new(self).0
+    /// The first page, which stands for the block.
+    pub(crate) fn into_page(self) -> NonNull<bindings::page> {
+        core::mem::ManuallyDrop::new(self).page
+    }
+
+    /// # Safety
+    ///
+    /// `page` must come from [`Self::into_page`] of a block of this order, once.
+    pub(crate) unsafe fn from_page(page: NonNull<bindings::page>, order: Order) -> Self {
+        Self { page, order }
+    }
+
+    /// log2 of the pages of the block.
+    pub(crate) fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Makes single pages of the block. `f` is called with the first of them.
+    pub(crate) fn split(self, f: impl FnOnce(NonNull<bindings::page>)) -> LruRing {
+        let order = self.order;
+        let first = self.into_page();
+        f(first);
+        let mut ring = LruRing::new();
+        // SAFETY: The block is ours, of this order.
+        unsafe {
+            bindings::split_page(first.as_ptr(), order.0);
+            push_pages(first.as_ptr(), order, &mut ring);
+        }
+        ring
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: The block is ours, of this order.
-        unsafe { bindings::balloon_bmap_free_block(self.0.as_ptr(), ORDER) };
+        unsafe { bindings::balloon_bmap_free_block(self.page.as_ptr(), self.order.0) };
     }
 }
 
-/// A list of blocks.
-pub(crate) struct BlockList(LruRing);
-
-impl BlockList {
-    /// No blocks.
-    pub(crate) const fn new() -> Self {
-        Self(LruRing::new())
-    }
-
-    /// The number of blocks.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Adds a block.
-    pub(crate) fn push(&mut self, block: Block) {
-        self.0.push(block.into_page());
-    }
-
-    /// Takes the block that was added last.
-    pub(crate) fn pop(&mut self) -> Option<Block> {
-        self.0.pop().map(Block)
-    }
-}
-
-impl Drop for BlockList {
-    fn drop(&mut self) {
-        while self.pop().is_some() {}
+/// # Safety
+///
+/// The pages from `first` on must belong to the caller, each on its own, and there must be as many
+/// as a block of this order has.
+unsafe fn push_pages(first: *mut bindings::page, order: Order, ring: &mut LruRing) {
+    let mut page = first;
+    let mut left = order.pages();
+    while left > 0 {
+        left = left.wrapping_sub(1);
+        if let Some(page) = NonNull::new(page) {
+            ring.push(page);
+        }
+        // The pages of a block lie side by side in the kernel's map of pages.
+        page = page.wrapping_add(1);
     }
 }

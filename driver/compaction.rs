@@ -6,7 +6,8 @@
 //! holds less than it says. `mm/balloon.c` then swaps the pages in its books.
 
 use crate::{
-    pages::UNITS_PER_PAGE,
+    bitmap::PfnRange,
+    pages::units,
     reporter::{
         Direction,
         SharedReporter, //
@@ -26,12 +27,12 @@ pub(crate) fn migrate(reporter: &SharedReporter, new: u64, old: u64) -> Result {
     if !reporter.is_live() {
         return Err(EAGAIN);
     }
-    let units = |pfn: u64| pfn..pfn.saturating_add(u64::from(UNITS_PER_PAGE));
+    let page = |pfn| core::iter::once(PfnRange::block(pfn, units(1)));
 
     // A device that fails here may have read the message all the same. The new page is in the
     // balloon then, where it is kept until the device is reset.
-    let _ = reporter.tell(Direction::Inflate, units(new));
-    let _ = reporter.tell(Direction::Deflate, units(old));
+    let _ = reporter.tell(Direction::Inflate, page(new));
+    let _ = reporter.tell(Direction::Deflate, page(old));
     reporter.counters().migrations.inc();
     Ok(())
 }

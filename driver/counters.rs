@@ -2,6 +2,16 @@
 
 //! What the driver has done, as debugfs shows it.
 
+use crate::{
+    blocks::{
+        Order,
+        ORDERS, //
+    },
+    pages::{
+        PageList,
+        State, //
+    },
+};
 use kernel::{
     fmt,
     sync::atomic::{
@@ -43,6 +53,8 @@ impl Counter {
 pub(crate) struct Flow {
     /// Pages of the guest.
     pub(crate) pages: Counter,
+    /// Blocks, by their order.
+    blocks: [Counter; ORDERS],
     pub(crate) messages: Counter,
     pub(crate) bytes: Counter,
     /// Entries of page bitmap messages that are runs.
@@ -59,6 +71,7 @@ impl Flow {
     const fn new() -> Self {
         Self {
             pages: Counter::new(),
+            blocks: [const { Counter::new() }; ORDERS],
             messages: Counter::new(),
             bytes: Counter::new(),
             runs: Counter::new(),
@@ -68,8 +81,23 @@ impl Flow {
         }
     }
 
+    /// Counts the pages of a list.
+    pub(crate) fn count<S: State>(&self, pages: &PageList<S>) {
+        self.pages.add_len(pages.len());
+        for order in Order::all() {
+            if let Some(counter) = self.blocks.get(order.index()) {
+                counter.add_len(pages.blocks(order));
+            }
+        }
+    }
+
     fn write(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{name}_pages {}", self.pages.get())?;
+        for order in Order::all() {
+            if let Some(counter) = self.blocks.get(order.index()) {
+                writeln!(f, "{name}_blocks_{} {}", order.raw(), counter.get())?;
+            }
+        }
         writeln!(f, "{name}_messages {}", self.messages.get())?;
         writeln!(f, "{name}_bytes {}", self.bytes.get())?;
         writeln!(f, "{name}_runs {}", self.runs.get())?;

@@ -20,6 +20,21 @@ static bool page_bitmap = true;
 module_param(page_bitmap, bool, 0400);
 MODULE_PARM_DESC(page_bitmap, "Use page bitmaps with a device that has them");
 
+static int set_block_order(const char *value, const struct kernel_param *param)
+{
+	return param_set_uint_minmax(value, param, 0, MAX_PAGE_ORDER);
+}
+
+static const struct kernel_param_ops block_order_ops = {
+	.set = set_block_order,
+	.get = param_get_uint,
+};
+
+static unsigned int block_order = MAX_PAGE_ORDER;
+module_param_cb(block_order, &block_order_ops, &block_order, 0400);
+__MODULE_PARM_TYPE(block_order, "uint");
+MODULE_PARM_DESC(block_order, "log2 of the pages of the largest blocks, 0 for single pages only");
+
 static unsigned int oom_pages = 256;
 module_param(oom_pages, uint, 0600);
 MODULE_PARM_DESC(oom_pages, "Pages to free each time that the guest runs out of memory");
@@ -83,6 +98,16 @@ size_t balloon_bmap_full_name(const struct virtio_device *vdev, char *name, size
 	return scnprintf(name, size, KBUILD_MODNAME "-%s", dev_name(&vdev->dev));
 }
 
+unsigned int balloon_bmap_block_order(void)
+{
+	return block_order;
+}
+
+unsigned int balloon_bmap_pageblock_order(void)
+{
+	return pageblock_order;
+}
+
 struct list_head *balloon_bmap_page_lru(struct page *page)
 {
 	return &page->lru;
@@ -113,15 +138,50 @@ unsigned long balloon_bmap_node_pages(unsigned int item)
 	return global_node_page_state(item);
 }
 
-void balloon_bmap_put_page(struct page *page)
+const struct zone *balloon_bmap_page_zone(const struct page *page)
 {
-	put_page(page);
+	return page_zone(page);
+}
+
+void balloon_bmap_set_offline(struct page *page, unsigned int order)
+{
+	struct page *end = page + (1UL << order);
+
+	for (; page < end; page++)
+		__SetPageOffline(page);
+}
+
+void balloon_bmap_clear_offline(struct page *page, unsigned int order)
+{
+	struct page *end = page + (1UL << order);
+
+	for (; page < end; page++)
+		__ClearPageOffline(page);
+}
+
+void balloon_bmap_count(struct page *page, long inflated, long deflated)
+{
+	mod_node_page_state(page_pgdat(page), NR_BALLOON_PAGES, inflated - deflated);
+	count_vm_events(BALLOON_INFLATE, inflated);
+	count_vm_events(BALLOON_DEFLATE, deflated);
 }
 
 /* Only what is free already, and without touching the last reserves. */
 struct page *balloon_bmap_alloc_block(unsigned int order)
 {
 	return alloc_pages(__GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC, order);
+}
+
+/* The same, of pages as balloon_page_alloc() has them. */
+struct page *balloon_bmap_alloc_pages(unsigned int order)
+{
+	gfp_t movable = IS_ENABLED(CONFIG_BALLOON_MIGRATION) ? GFP_HIGHUSER_MOVABLE : GFP_HIGHUSER;
+	gfp_t gfp = (movable & ~__GFP_RECLAIM) | __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;
+	struct page *page = alloc_pages(gfp, order);
+
+	if (page && order)
+		split_page(page, order);
+	return page;
 }
 
 void balloon_bmap_free_block(struct page *page, unsigned int order)

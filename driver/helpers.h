@@ -15,6 +15,7 @@ struct virtio_device;
 struct virtqueue;
 struct wait_queue_head;
 struct workqueue_struct;
+struct zone;
 
 void balloon_bmap_can_wake_up(struct device *dev);
 void balloon_bmap_stay_awake(struct device *dev);
@@ -33,9 +34,15 @@ unsigned long balloon_bmap_node_pages(unsigned int item);
 bool balloon_bmap_page_bitmap(void);
 unsigned int balloon_bmap_oom_pages(void);
 unsigned long balloon_bmap_floor_pages(void);
+unsigned int balloon_bmap_block_order(void);
+unsigned int balloon_bmap_pageblock_order(void);
 
 unsigned long balloon_bmap_page_pfn(const struct page *page);
-void balloon_bmap_put_page(struct page *page);
+const struct zone *balloon_bmap_page_zone(const struct page *page);
+void balloon_bmap_set_offline(struct page *page, unsigned int order);
+void balloon_bmap_clear_offline(struct page *page, unsigned int order);
+void balloon_bmap_count(struct page *page, long inflated, long deflated);
+struct page *balloon_bmap_alloc_pages(unsigned int order);
 struct page *balloon_bmap_alloc_block(unsigned int order);
 void balloon_bmap_free_block(struct page *page, unsigned int order);
 void *balloon_bmap_page_address(const struct page *page);

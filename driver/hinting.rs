@@ -12,12 +12,15 @@ use crate::{
     bindings,
     blocks::{
         Block,
-        BlockList,
-        PAGES_PER_BLOCK, //
+        Order, //
     },
     message::{
         ByteOrder,
         Message, //
+    },
+    pages::{
+        Allocated,
+        PageList, //
     },
     shrinker::Shrink,
     virtio,
@@ -73,7 +76,7 @@ pub(crate) struct Hinting {
     queue: Mutex<Option<HintQueue>>,
     /// The blocks that the device was told of.
     #[pin]
-    blocks: SpinLock<BlockList>,
+    blocks: SpinLock<PageList<Allocated>>,
     /// Whether the configuration space may have a newer command than `received`.
     changed: Atomic<bool>,
     received: Atomic<u32>,
@@ -120,7 +123,7 @@ impl Hinting {
                 dev: dev.into(),
                 workqueue,
                 queue <- new_mutex!(None),
-                blocks <- new_spinlock!(BlockList::new()),
+                blocks <- new_spinlock!(PageList::<Allocated>::new()),
                 changed: Atomic::new(false),
                 received: Atomic::new(STOP),
                 work <- new_delayed_work!("Hinting::work"),
@@ -184,7 +187,7 @@ impl Hinting {
         while self.command() == command {
             // What the device has used is not waited for, only made room of.
             while queue.queue.take().is_some() {}
-            let Some(block) = Block::allocate() else {
+            let Some(block) = Block::allocate(Order::MAX) else {
                 break;
             };
             // The last entry is left to the command that ends this.
@@ -201,7 +204,7 @@ impl Hinting {
     fn give_back(&self, blocks: usize) -> usize {
         let mut freed: usize = 0;
         while freed < blocks {
-            let block = self.blocks.lock().pop();
+            let block = self.blocks.lock().pop(Order::MAX);
             if block.is_none() {
                 break;
             }
@@ -227,11 +230,11 @@ impl HintQueue {
 
 impl Shrink for Hinting {
     fn count(&self) -> usize {
-        self.blocks.lock().len().saturating_mul(PAGES_PER_BLOCK)
+        self.blocks.lock().len()
     }
 
     fn scan(&self, pages: usize) -> usize {
-        self.give_back(pages.div_ceil(PAGES_PER_BLOCK))
-            .saturating_mul(PAGES_PER_BLOCK)
+        self.give_back(pages.div_ceil(Order::MAX.pages()))
+            .saturating_mul(Order::MAX.pages())
     }
 }

@@ -3,7 +3,10 @@
 //! Pages, or blocks of them, that are linked through `page->lru`.
 
 use crate::bindings;
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::bindings::list_head;
 
 /// Pages that belong to whoever has the ring.
@@ -36,17 +39,13 @@ impl LruRing {
     }
 
     /// The pages, from the one that was added last.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<bindings::page>> + Clone + '_ {
-        let mut next = self.first;
-        let mut left = self.len;
-        core::iter::from_fn(move || {
-            left = left.checked_sub(1)?;
-            let node = next?.as_ptr();
-            // SAFETY: By the type invariant, `node` is a node of the ring.
-            next = NonNull::new(unsafe { (*node).next });
-            // SAFETY: By the type invariant, `node` is the `lru` of a page.
-            NonNull::new(unsafe { bindings::balloon_bmap_lru_page(node) })
-        })
+    pub(crate) fn iter(&self) -> Iter<'_> {
+        // INVARIANT: The ring does not change as long as it is borrowed.
+        Iter {
+            next: self.first,
+            left: self.len,
+            ring: PhantomData,
+        }
     }
 
     /// Adds a page, which belongs to the owner of the ring from then on.
@@ -85,6 +84,36 @@ impl LruRing {
         NonNull::new(page)
     }
 
+    /// Takes up to `want` pages, those that were added last.
+    pub(crate) fn split(&mut self, want: usize) -> Self {
+        let mut ring = Self::new();
+        while ring.len < want {
+            match self.pop() {
+                Some(page) => ring.push(page),
+                None => break,
+            }
+        }
+        ring
+    }
+
+    /// Adds all pages of another ring, before those that are there.
+    pub(crate) fn append(&mut self, other: Self) {
+        if let (Some(first), Some(front)) = (self.first, other.first) {
+            let (first, front) = (first.as_ptr(), front.as_ptr());
+            // SAFETY: By the type invariants, all are nodes of the two rings, which become one.
+            unsafe {
+                let (last, back) = ((*first).prev, (*front).prev);
+                (*back).next = first;
+                (*first).prev = back;
+                (*last).next = front;
+                (*front).prev = last;
+            }
+        }
+        // INVARIANT: The nodes of both are one ring, or one of the two had none.
+        self.first = other.first.or(self.first);
+        self.len = self.len.saturating_add(other.len);
+    }
+
     /// Calls `f` with a head for the ring, as C has its lists, and takes what `f` leaves on it.
     ///
     /// `f` returns how many pages there are afterwards.
@@ -105,6 +134,44 @@ impl LruRing {
             // INVARIANT: The ring is what `f` left, without the head.
             self.first = NonNull::new(next).filter(|next| next.as_ptr() != head);
         }
+    }
+}
+
+/// The pages of a ring.
+///
+/// # Invariants
+///
+/// `next` is a node of the ring, which has `left` more pages from there on.
+#[derive(Clone)]
+pub(crate) struct Iter<'a> {
+    next: Option<NonNull<list_head>>,
+    left: usize,
+    ring: PhantomData<&'a LruRing>,
+}
+
+impl Iter<'_> {
+    /// No pages.
+    pub(crate) const fn empty() -> Self {
+        // INVARIANT: There is nothing to come.
+        Self {
+            next: None,
+            left: 0,
+            ring: PhantomData,
+        }
+    }
+}
+
+impl Iterator for Iter<'_> {
+    type Item = NonNull<bindings::page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let node = self.next?.as_ptr();
+        // INVARIANT: The next node is of the same ring.
+        // SAFETY: By the type invariant, `node` is a node of the ring.
+        self.next = NonNull::new(unsafe { (*node).next });
+        // SAFETY: By the type invariant of the ring, `node` is the `lru` of a page.
+        NonNull::new(unsafe { bindings::balloon_bmap_lru_page(node) })
     }
 }
 

@@ -1,27 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages on their way into the balloon and out of it.
+//! Pages on their way into the balloon and out of it, singly and in blocks.
 //!
 //! The type of a list says what the host knows of its pages, so that a page cannot be freed before
-//! the host has acknowledged that it was told:
+//! the host has been told as it wants to be:
 //!
 //! - [`Allocated`]: taken from the system, of no concern to the host yet.
 //! - [`Given`]: the host may discard what is in them at any time. In the balloon, or about to be.
-//! - [`Returned`]: the host has acknowledged that they are in use again.
+//! - [`Returned`]: the host knows that they are in use again.
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
 use crate::{
     bindings,
-    lru_ring::LruRing,
-    reporter::Acknowledged, //
+    bitmap::PfnRange,
+    blocks::{
+        Block,
+        Order,
+        ORDERS, //
+    },
+    lru_ring::{
+        self,
+        LruRing, //
+    },
+    reporter::Released, //
 };
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
 };
 use kernel::{
-    bindings::list_head,
     page::PAGE_SHIFT, //
     pr_warn_once,
 };
@@ -60,90 +68,200 @@ impl State for Returned {
     const FREE: bool = true;
 }
 
-/// A list of pages that the driver owns.
+/// Pages that the driver owns.
+///
+/// # Invariants
+///
+/// The pages of `rings[n]` are blocks of order `n`, each of which stands there with its first page.
 pub(crate) struct PageList<S: State> {
-    pages: LruRing,
+    rings: [LruRing; ORDERS],
     state: PhantomData<S>,
 }
 
 impl<S: State> PageList<S> {
     const fn empty() -> Self {
+        // INVARIANT: There are no pages.
         Self {
-            pages: LruRing::new(),
+            rings: [const { LruRing::new() }; ORDERS],
             state: PhantomData,
         }
     }
 
     /// The number of pages, in pages of the guest.
     pub(crate) fn len(&self) -> usize {
-        self.pages.len()
+        Order::MAX.downwards().fold(0, |len, order| {
+            len.saturating_add(self.blocks(order).saturating_mul(order.pages()))
+        })
     }
 
     /// Whether there are no pages.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.rings.iter().all(|ring| ring.len() == 0)
     }
 
-    /// The PFNs of the pages in units of 4 KiB, in the order of the list.
-    pub(crate) fn pfns(&self) -> impl Iterator<Item = u64> + Clone + '_ {
-        self.pages
-            .iter()
-            .map(page_pfn)
-            .flat_map(|pfn| pfn..pfn.saturating_add(u64::from(UNITS_PER_PAGE)))
+    /// The number of blocks of an order.
+    pub(crate) fn blocks(&self, order: Order) -> usize {
+        self.rings.get(order.index()).map_or(0, LruRing::len)
     }
 
-    /// Calls `f` with the pages as a list of C, and takes what `f` leaves on it.
-    ///
-    /// `f` returns how many pages there are afterwards.
-    pub(crate) fn with_head(&mut self, f: impl FnOnce(*mut list_head) -> usize) {
-        self.pages.with_head(f);
-    }
-
-    /// Takes up to `want` pages off the list.
-    pub(crate) fn split(&mut self, want: usize) -> Self {
-        let mut list = Self::empty();
-        while list.len() < want {
-            match self.pages.pop() {
-                Some(page) => list.pages.push(page),
-                None => break,
-            }
+    /// All blocks by their first page, the largest first.
+    pub(crate) fn iter(&self) -> Iter<'_> {
+        Iter {
+            rings: &self.rings,
+            order: Order::MAX,
+            ring: self
+                .rings
+                .last()
+                .map_or(lru_ring::Iter::empty(), LruRing::iter),
         }
-        list
+    }
+
+    /// Where the pages are, in units of 4 KiB. Neighbours may come one by one, and in any order.
+    pub(crate) fn ranges(&self) -> Ranges<'_> {
+        Ranges(self.iter())
+    }
+
+    /// The single pages.
+    pub(crate) fn single_pages(&mut self) -> Option<&mut LruRing> {
+        self.rings.first_mut()
+    }
+
+    /// Adds a block.
+    pub(crate) fn push(&mut self, block: Block) {
+        if let Some(ring) = self.rings.get_mut(block.order().index()) {
+            // INVARIANT: The ring is that of the block's order.
+            ring.push(block.into_page());
+        }
+    }
+
+    /// Takes a block of that order, if there is one.
+    pub(crate) fn pop(&mut self, order: Order) -> Option<Block> {
+        let page = self.rings.get_mut(order.index())?.pop()?;
+        // SAFETY: By the type invariant, this is a block of the ring's order.
+        Some(unsafe { Block::from_page(page, order) })
+    }
+
+    /// Takes the largest block of up to `pages` pages, if there is one.
+    pub(crate) fn pop_up_to(&mut self, pages: usize) -> Option<Block> {
+        Order::largest_in(pages)?
+            .downwards()
+            .find_map(|order| self.pop(order))
+    }
+
+    /// Takes the smallest block of more than a page, if there is one.
+    pub(crate) fn pop_smallest(&mut self) -> Option<Block> {
+        Order::all()
+            .filter(|order| *order != Order::PAGE)
+            .find_map(|order| self.pop(order))
     }
 
     /// Adds all pages of another list.
-    pub(crate) fn append(&mut self, other: Self) {
-        let mut other = other;
-        while let Some(page) = other.pages.pop() {
-            self.pages.push(page);
+    pub(crate) fn append(&mut self, mut other: Self) {
+        for order in Order::all() {
+            let Some(theirs) = other.rings.get_mut(order.index()) else {
+                continue;
+            };
+            if let Some(ours) = self.rings.get_mut(order.index()) {
+                // INVARIANT: Both are rings of the same order.
+                ours.append(core::mem::replace(theirs, LruRing::new()));
+            }
         }
     }
 
     /// The same pages, of which the host now knows something else.
     fn become_<T: State>(mut self) -> PageList<T> {
         PageList {
-            pages: core::mem::replace(&mut self.pages, LruRing::new()),
+            rings: core::mem::replace(&mut self.rings, [const { LruRing::new() }; ORDERS]),
             state: PhantomData,
         }
+    }
+}
+
+/// Blocks by their first page.
+#[derive(Clone)]
+pub(crate) struct Iter<'a> {
+    rings: &'a [LruRing; ORDERS],
+    order: Order,
+    ring: lru_ring::Iter<'a>,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = (Order, NonNull<bindings::page>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(page) = self.ring.next() {
+                return Some((self.order, page));
+            }
+            self.order = self.order.lower()?;
+            self.ring = self.rings.get(self.order.index())?.iter();
+        }
+    }
+}
+
+/// Blocks by their PFNs.
+#[derive(Clone)]
+pub(crate) struct Ranges<'a>(Iter<'a>);
+
+impl Iterator for Ranges<'_> {
+    type Item = PfnRange;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (order, page) = self.0.next()?;
+        Some(PfnRange::block(page_pfn(page), units(order.pages())))
     }
 }
 
 impl PageList<Allocated> {
     /// Takes up to `want` pages from the system, without the last reserves and without warnings, as
     /// long as `go_on` says so.
-    pub(crate) fn allocate(want: usize, go_on: impl Fn() -> bool) -> Self {
+    ///
+    /// Blocks of the orders in `whole` stay as they are. All other pages are on their own, and
+    /// movable. Only for single pages is memory reclaimed.
+    pub(crate) fn allocate(
+        want: usize,
+        whole: impl Iterator<Item = Order>,
+        go_on: impl Fn() -> bool,
+    ) -> Self {
         let mut list = Self::empty();
-        while list.len() < want && go_on() {
+        let mut left = want;
+        for order in whole {
+            while left >= order.pages() && go_on() {
+                let Some(block) = Block::allocate(order) else {
+                    break;
+                };
+                left = left.wrapping_sub(order.pages());
+                list.push(block);
+            }
+        }
+        let Some(ring) = list.single_pages() else {
+            return list;
+        };
+        let mut next = Order::largest_in(left);
+        while let Some(order) = next {
+            if left >= order.pages() && go_on() && Block::allocate_pages(order, ring) {
+                left = left.wrapping_sub(order.pages());
+            } else {
+                next = order.lower();
+            }
+        }
+        while left > 0 && go_on() {
             // SAFETY: May be called from any context that may sleep.
             match NonNull::new(unsafe { bindings::balloon_page_alloc() }) {
-                Some(page) => list.pages.push(page),
+                Some(page) => ring.push(page),
                 None => break,
             }
+            left = left.wrapping_sub(1);
         }
         list
     }
 
-    /// The host was given these pages, or may have been: from here on it has to be asked.
+    /// A list for blocks.
+    pub(crate) const fn new() -> Self {
+        Self::empty()
+    }
+
+    /// The host was given these pages, or may have been: from here on it has to be told.
     pub(crate) fn given(self) -> PageList<Given> {
         self.become_()
     }
@@ -155,8 +273,8 @@ impl PageList<Given> {
         Self::empty()
     }
 
-    /// The host has acknowledged that these pages are in use again.
-    pub(crate) fn returned(self, _: Acknowledged) -> PageList<Returned> {
+    /// The host knows that these pages are in use again.
+    pub(crate) fn returned(self, _: Released) -> PageList<Returned> {
         self.become_()
     }
 }
@@ -168,9 +286,8 @@ impl<S: State> Drop for PageList<S> {
             pr_warn_once!("{} pages that the host holds are lost\n", self.len());
             return;
         }
-        while let Some(page) = self.pages.pop() {
-            // SAFETY: The list owned a reference to the page.
-            unsafe { bindings::balloon_bmap_put_page(page.as_ptr()) };
+        for order in Order::all() {
+            while self.pop(order).is_some() {}
         }
     }
 }
@@ -180,5 +297,11 @@ pub(crate) fn page_pfn(page: NonNull<bindings::page>) -> u64 {
     // SAFETY: This only computes with the page's address.
     let pfn = unsafe { bindings::balloon_bmap_page_pfn(page.as_ptr()) };
     // CAST: `unsigned long` has at most 64 bits.
-    (pfn as u64).saturating_mul(u64::from(UNITS_PER_PAGE))
+    (pfn as u64).wrapping_mul(u64::from(UNITS_PER_PAGE))
+}
+
+/// Pages of the guest, in units of 4 KiB.
+pub(crate) fn units(pages: usize) -> u64 {
+    // CAST: `usize` has at most 64 bits.
+    (pages as u64).saturating_mul(u64::from(UNITS_PER_PAGE))
 }

@@ -5,7 +5,10 @@
 //! They are declared in `helpers.c`: those of `module!` cannot be written while the module is
 //! loaded, and cannot be `bool` in every kernel.
 
-use crate::bindings;
+use crate::{
+    bindings,
+    blocks::Order, //
+};
 
 /// Whether page bitmaps are used with a device that has them.
 pub(crate) fn page_bitmap() -> bool {
@@ -24,4 +27,10 @@ pub(crate) fn oom_pages() -> usize {
 pub(crate) fn floor_pages() -> usize {
     // SAFETY: This only reads a number.
     unsafe { bindings::balloon_bmap_floor_pages() }
+}
+
+/// The largest blocks that the balloon holds as a whole.
+pub(crate) fn block_order() -> Order {
+    // SAFETY: This only reads a number.
+    Order::up_to(unsafe { bindings::balloon_bmap_block_order() })
 }

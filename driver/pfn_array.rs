@@ -11,12 +11,12 @@ use crate::{
         ByteOrder,
         Message, //
     },
-    virtqueue::Virtqueue, //
+    outbox::{
+        Outbox,
+        Stationery, //
+    },
 };
-use kernel::{
-    alloc::Flags,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 /// The most PFNs in a message. C: `VIRTIO_BALLOON_ARRAY_PFNS_MAX`.
 const MAX_PFNS: usize = 256;
@@ -24,67 +24,31 @@ const MAX_PFNS: usize = 256;
 /// The length of a PFN in a message.
 const PFN_LEN: usize = 4;
 
-/// How many messages go out under one notification.
-const MESSAGES: usize = 16;
+/// As many as go out under one notification.
+pub(crate) const STATIONERY: Stationery = Stationery {
+    count: 64,
+    len: MAX_PFNS * PFN_LEN,
+};
 
-/// The messages to send PFNs in.
-pub(crate) struct PfnArrays {
-    idle: KVec<KBox<Message>>,
+/// Posts the pages at `pfns`.
+///
+/// # Errors
+///
+/// ERANGE for a PFN of more than 32 bits, and those of [`Outbox::blank`] and [`Outbox::post`].
+pub(crate) fn post(
+    outbox: &mut Outbox,
+    pfns: impl Iterator<Item = u64>,
     order: ByteOrder,
-}
-
-impl PfnArrays {
-    /// Allocates all messages.
-    ///
-    /// # Errors
-    ///
-    /// ENOMEM.
-    pub(crate) fn new(order: ByteOrder, flags: Flags) -> Result<Self> {
-        let mut idle = KVec::with_capacity(MESSAGES, flags)?;
-        for _ in 0..MESSAGES {
-            let message = Message::new(MAX_PFNS * PFN_LEN, flags)?;
-            idle.push_within_capacity(message).map_err(|_| ENOMEM)?;
-        }
-        Ok(Self { idle, order })
+    flow: &Flow,
+) -> Result {
+    let mut pfns = pfns.peekable();
+    while pfns.peek().is_some() {
+        let mut message = outbox.blank(flow)?;
+        message.fill(&mut pfns, order)?;
+        outbox.post(message, flow)?;
     }
-
-    /// Sends the PFNs, and waits until the device has used the last of them.
-    ///
-    /// # Errors
-    ///
-    /// ERANGE for a PFN of more than 32 bits, and those of the queue.
-    pub(crate) fn tell(
-        &mut self,
-        queue: &mut Virtqueue,
-        pfns: impl Iterator<Item = u64>,
-        flow: &Flow,
-    ) -> Result {
-        let mut pfns = pfns.peekable();
-        while pfns.peek().is_some() {
-            let mut sent: usize = 0;
-            while sent < queue.capacity() && pfns.peek().is_some() {
-                let Some(mut message) = self.idle.pop() else {
-                    break;
-                };
-                message.fill(&mut pfns, self.order)?;
-                flow.bytes.add_len(message.bytes().len());
-                flow.messages.inc();
-                queue.add(message).map_err(|(err, _)| err)?;
-                sent = sent.saturating_add(1);
-            }
-            if sent == 0 {
-                return Err(EIO);
-            }
-            queue.kick();
-            flow.notifications.inc();
-            for _ in 0..sent {
-                flow.waits.inc();
-                let message = queue.wait()?.message()?;
-                self.idle.push_within_capacity(message).map_err(|_| EIO)?;
-            }
-        }
-        Ok(())
-    }
+    outbox.kick(flow);
+    Ok(())
 }
 
 impl Message {

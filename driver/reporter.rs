@@ -3,13 +3,25 @@
 //! Tells the host which pages it is given, and which are taken back.
 
 use crate::{
-    bitmap::PfnRange,
-    bitmap_message::BitmapMessages,
+    bitmap::{
+        PageBitmaps,
+        PfnRange,
+        WORDS_PER_BITMAP, //
+    },
+    bitmap_message,
+    compat,
     counters::Counters,
-    pfn_array::PfnArrays,
+    fault,
+    message::ByteOrder,
+    outbox::{
+        Outbox,
+        Stationery, //
+    },
+    pfn_array,
     virtqueue::Virtqueue, //
 };
 use kernel::{
+    alloc::Flags,
     prelude::*,
     sync::{
         Arc,
@@ -22,9 +34,6 @@ use kernel::{
 /// The lock is held while the device is waited for, but never across an allocation.
 pub(crate) type SharedReporter = Mutex<Reporter>;
 
-/// The inflate and the deflate queue.
-pub(crate) type Queues = [Virtqueue; 2];
-
 /// Which way pages go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -34,40 +43,72 @@ pub(crate) enum Direction {
     Deflate,
 }
 
-/// Proof that the host holds what it was told, and nothing else.
+/// Proof that pages may be used which the host held.
 #[must_use]
-pub(crate) struct Acknowledged(());
+pub(crate) struct Released(());
 
 /// How pages are put into messages.
-pub(crate) enum Encoding {
+#[derive(Clone, Copy)]
+pub(crate) enum Format {
     /// Arrays of PFNs, as every balloon device reads them.
-    Pfns(PfnArrays),
+    PfnArrays(ByteOrder),
     /// Page bitmaps, for a device that has VIRTIO_BALLOON_F_PAGE_BITMAP.
-    Bitmaps(KBox<BitmapMessages>),
+    PageBitmaps,
+}
+
+impl Format {
+    fn stationery(self) -> Stationery {
+        match self {
+            Self::PfnArrays(_) => pfn_array::STATIONERY,
+            Self::PageBitmaps => bitmap_message::STATIONERY,
+        }
+    }
 }
 
 /// What it takes to tell the host about pages.
 pub(crate) struct Reporter {
-    encoding: Encoding,
-    queues: Option<Queues>,
+    format: Format,
+    /// Sorts pages. PFN arrays do without where there was no memory for it.
+    bitmaps: Option<KBox<PageBitmaps<KVec<u64>>>>,
+    inflate: Outbox,
+    deflate: Outbox,
+    /// Whether pages must not be used before the device has read that they are taken back.
+    must_tell_host: bool,
     failed: bool,
     counters: Arc<Counters>,
 }
 
 impl Reporter {
     /// A reporter that is not connected to its device yet.
-    pub(crate) fn new(encoding: Encoding, counters: Arc<Counters>) -> Self {
-        Self {
-            encoding,
-            queues: None,
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(
+        format: Format,
+        must_tell_host: bool,
+        counters: Arc<Counters>,
+        flags: Flags,
+    ) -> Result<Self> {
+        let bitmaps = match (first_bitmap(flags), format) {
+            (Ok(bitmaps), _) => Some(bitmaps),
+            (Err(_), Format::PfnArrays(_)) => None,
+            (Err(err), Format::PageBitmaps) => return Err(err),
+        };
+        Ok(Self {
+            format,
+            bitmaps,
+            inflate: Outbox::new(format.stationery(), flags)?,
+            deflate: Outbox::new(format.stationery(), flags)?,
+            must_tell_host,
             failed: false,
             counters,
-        }
+        })
     }
 
     /// How pages are put into messages.
-    pub(crate) fn encoding(&self) -> &Encoding {
-        &self.encoding
+    pub(crate) fn format(&self) -> Format {
+        self.format
     }
 
     /// What was done.
@@ -76,69 +117,143 @@ impl Reporter {
     }
 
     /// Starts to use the queues of the device.
-    pub(crate) fn connect(&mut self, queues: Queues) {
-        self.queues = Some(queues);
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn connect(&mut self, inflate: Virtqueue, deflate: Virtqueue) -> Result {
+        self.inflate.connect(inflate)?;
+        self.deflate.connect(deflate)?;
         self.failed = false;
+        Ok(())
     }
 
     /// Resets the device, after which it holds no pages, whatever it was told before.
-    pub(crate) fn disconnect(&mut self) -> Acknowledged {
-        self.queues = None;
-        Acknowledged(())
+    pub(crate) fn disconnect(&mut self) -> Released {
+        self.inflate.disconnect();
+        self.deflate.disconnect();
+        Released(())
     }
 
     /// Whether there is a device, and it has always answered.
     pub(crate) fn is_live(&self) -> bool {
-        self.queues.is_some() && !self.failed
+        self.inflate.is_connected() && self.deflate.is_connected() && !self.failed
     }
 
-    /// Tells the host about the pages at `pfns`, in units of 4 KiB, and waits until it has read
-    /// the message.
+    /// Sends the host word of pages, without waiting until it has read it.
+    ///
+    /// Pages that are taken back may be used at once if this returns proof of it.
     ///
     /// # Errors
     ///
     /// ENODEV without a device that works; EIO or ETIMEDOUT if it stops working now, when it may
     /// or may not have read the message. All further calls fail until [`Self::disconnect`].
+    pub(crate) fn send(
+        &mut self,
+        direction: Direction,
+        ranges: impl Iterator<Item = PfnRange> + Clone,
+    ) -> Result<Option<Released>> {
+        if !self.is_live() {
+            return Err(ENODEV);
+        }
+        let sent = self.post(direction, ranges);
+        self.failed = sent.is_err();
+        sent.map(|()| {
+            (direction == Direction::Deflate && !self.must_tell_host).then_some(Released(()))
+        })
+    }
+
+    /// Waits until the host has read all that was sent.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::send`].
+    pub(crate) fn flush(&mut self) -> Result<Released> {
+        if !self.is_live() {
+            return Err(ENODEV);
+        }
+        let flushed = self
+            .inflate
+            .flush(&self.counters.inflate)
+            .and_then(|()| self.deflate.flush(&self.counters.deflate));
+        self.failed = flushed.is_err();
+        flushed.map(|()| Released(()))
+    }
+
+    /// [`Self::send`], and [`Self::flush`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::send`].
     pub(crate) fn tell(
         &mut self,
         direction: Direction,
-        pfns: impl Iterator<Item = u64> + Clone,
-    ) -> Result<Acknowledged> {
-        if self.failed {
-            return Err(ENODEV);
+        ranges: impl Iterator<Item = PfnRange> + Clone,
+    ) -> Result<Released> {
+        let _ = self.send(direction, ranges)?;
+        self.flush()
+    }
+
+    fn post(
+        &mut self,
+        direction: Direction,
+        ranges: impl Iterator<Item = PfnRange> + Clone,
+    ) -> Result {
+        let (outbox, flow) = match direction {
+            Direction::Inflate => {
+                // Or the device might read that it gets a page before it reads that it gave the
+                // page back.
+                self.deflate.flush(&self.counters.deflate)?;
+                (&mut self.inflate, &self.counters.inflate)
+            }
+            Direction::Deflate => (&mut self.deflate, &self.counters.deflate),
+        };
+        let Some(bitmaps) = &mut self.bitmaps else {
+            let pfns = ranges.flat_map(PfnRange::pfns);
+            return match self.format {
+                Format::PfnArrays(order) => pfn_array::post(outbox, pfns, order, flow),
+                Format::PageBitmaps => Err(EINVAL),
+            };
+        };
+        let mut pass = PfnRange::of(ranges.clone()).map(|range| range.min);
+        while let Some(start) = pass {
+            pass = bitmaps.mark(start, ranges.clone());
+            match self.format {
+                Format::PfnArrays(order) => pfn_array::post(outbox, bitmaps.pfns(), order, flow)?,
+                Format::PageBitmaps => bitmap_message::post(outbox, bitmaps.words(), flow)?,
+            }
         }
-        let [inflate, deflate] = self.queues.as_mut().ok_or(ENODEV)?;
-        let (queue, flow) = match direction {
-            Direction::Inflate => (inflate, &self.counters.inflate),
-            Direction::Deflate => (deflate, &self.counters.deflate),
-        };
-        let told = match &mut self.encoding {
-            Encoding::Pfns(arrays) => arrays.tell(queue, pfns, flow),
-            Encoding::Bitmaps(messages) => messages.tell(queue, pfns, flow),
-        };
-        self.failed = told.is_err();
-        told.map(|()| Acknowledged(()))
+        Ok(())
     }
 
     /// How many bitmaps more could be used for pages of a range.
     pub(crate) fn missing_bitmaps(&self, range: PfnRange) -> usize {
-        match &self.encoding {
-            Encoding::Pfns(_) => 0,
-            Encoding::Bitmaps(messages) => messages.missing(range),
-        }
+        let missing =
+            |bitmaps: &KBox<PageBitmaps<_>>| range.bitmaps().saturating_sub(bitmaps.len());
+        self.bitmaps.as_ref().map_or(0, missing)
     }
 
     /// Adds a bitmap, which must be zeroed.
     pub(crate) fn add_bitmap(&mut self, bitmap: KVec<u64>) {
-        if let Encoding::Bitmaps(messages) = &mut self.encoding {
-            messages.add(bitmap);
+        if let Some(bitmaps) = &mut self.bitmaps {
+            if let Err(surplus) = bitmaps.add(bitmap) {
+                drop(surplus);
+            }
         }
     }
 
     /// Gives back the memory that only large windows need.
     pub(crate) fn shrink(&mut self) {
-        if let Encoding::Bitmaps(messages) = &mut self.encoding {
-            messages.shrink();
+        if let Some(bitmaps) = &mut self.bitmaps {
+            bitmaps.shrink();
         }
     }
+}
+
+fn first_bitmap(flags: Flags) -> Result<KBox<PageBitmaps<KVec<u64>>>> {
+    if fault::FIRST_BITMAP {
+        return Err(ENOMEM);
+    }
+    let bitmap = compat::zeroed(WORDS_PER_BITMAP, flags)?;
+    Ok(KBox::new(PageBitmaps::new(bitmap), flags)?)
 }

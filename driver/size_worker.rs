@@ -2,8 +2,10 @@
 
 //! Takes the balloon towards its target, one bounded window of pages at a time.
 //!
-//! Inflate: allocate -> tell -> (acknowledged) -> enqueue -> account.
-//! Deflate: dequeue -> tell -> (acknowledged) -> free -> account.
+//! Inflate: allocate -> send -> (the host has read it) -> enqueue -> account.
+//! Deflate: dequeue -> send -> (the host has read it, if it insists) -> free -> account.
+//!
+//! While the host works on a window, the next one is allocated, or dequeued.
 
 use crate::{
     balloon::{
@@ -14,16 +16,21 @@ use crate::{
         PfnRange,
         WORDS_PER_BITMAP, //
     },
+    blocks::Order,
     compat,
     cushion::Cushion,
     fault, memory_info,
     pages::{
-        Allocated,
+        units,
+        Given,
         PageList,
         UNITS_PER_PAGE, //
     },
     param,
-    reporter::Direction,
+    reporter::{
+        Direction,
+        Released, //
+    },
     trace::Window,
     wakeup::Event,
     work,
@@ -34,6 +41,7 @@ use kernel::{
         GFP_NOWAIT,
         __GFP_NOWARN, //
     },
+    page::PAGE_SHIFT,
     prelude::*,
     sync::{
         atomic::Relaxed,
@@ -48,11 +56,12 @@ use kernel::{
     workqueue::WorkItem, //
 };
 
-/// The most pages of the guest in a window: 64 MiB with pages of 4 KiB.
+/// The most pages of the guest in a window: 96 MiB.
 ///
 /// This bounds by how much the host's memory may rise while the balloon grows, as pages may be
-/// written to when they are allocated, and how late a newer target is seen.
-const WINDOW: usize = 16384;
+/// written to when they are allocated, and how late a newer target is seen. There are two windows
+/// at a time: one with the host, and one that is being allocated.
+const WINDOW: usize = (96 << 20) >> PAGE_SHIFT;
 
 /// How long to wait for the guest to have memory again.
 const PUFF_MS: Msecs = 200;
@@ -73,17 +82,28 @@ enum Next {
     Later(Msecs),
 }
 
+/// A window that the host may not have read about yet.
+pub(crate) struct InFlight {
+    direction: Direction,
+    pages: PageList<Given>,
+    wanted: usize,
+}
+
 impl WorkItem<SIZE_WORK> for Balloon {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
         this.wakeup.begin(Event::Adjust);
-        match this.step() {
+        let next = match this.step() {
             Ok(Next::Continue) => return work::start::<Self, SIZE_WORK>(&this),
+            next => this.settle().and(next),
+        };
+        this.write_actual();
+        match next {
             Ok(Next::Later(ms)) => {
                 work::start_later::<Self, SIZE_WORK>(&this, msecs_to_jiffies(ms))
             }
-            Ok(Next::Done) => {
+            Ok(Next::Done | Next::Continue) => {
                 this.back_off.reset();
                 this.shortage.end();
             }
@@ -103,7 +123,7 @@ impl Balloon {
         // Whole pages of the guest, so that the balloon does not go back and forth.
         let pages = u64::from(self.target()).div_ceil(u64::from(UNITS_PER_PAGE));
         let target = pages.saturating_mul(u64::from(UNITS_PER_PAGE));
-        let held = self.held.load(Relaxed);
+        let held = self.held_soon();
 
         let (wanted, moved) = match target.cmp(&held) {
             Ordering::Greater => {
@@ -130,24 +150,35 @@ impl Balloon {
 
         Ok(if moved? < wanted {
             Next::Later(PUFF_MS)
-        } else if self.held.load(Relaxed) == target {
-            Next::Done
         } else {
             Next::Continue
         })
+    }
+
+    /// What the host will hold when it has read all that was sent, in units of 4 KiB.
+    fn held_soon(&self) -> u64 {
+        let held = self.held.load(Relaxed);
+        match &*self.in_flight.lock() {
+            None => held,
+            Some(flight) => match flight.direction {
+                Direction::Inflate => held.saturating_add(units(flight.pages.len())),
+                Direction::Deflate => held.saturating_sub(units(flight.pages.len())),
+            },
+        }
     }
 
     /// Gives up to `wanted` pages to the host, and returns how many.
     ///
     /// # Errors
     ///
-    /// Those of [`crate::reporter::Reporter::tell`].
+    /// Those of [`crate::reporter::Reporter::send`].
     fn fill(&self, wanted: usize) -> Result<usize> {
         if !self.shortage.is_worth_a_try() {
             return Ok(0);
         }
-        let cushion = Cushion::take();
-        let pages = PageList::allocate(wanted, || !self.back_off.is_due());
+        let is_low = memory_info::available_pages() < 2 * WINDOW;
+        let cushion = is_low.then(Cushion::take);
+        let pages = PageList::allocate(wanted, whole_blocks(), || !self.back_off.is_due());
         drop(cushion);
         if self.back_off.is_due() {
             // The guest needs them more.
@@ -163,45 +194,105 @@ impl Balloon {
         } else {
             self.shortage.end();
         }
-        if got == 0 {
-            return Ok(0);
-        }
-        self.extend_bitmaps(&pages);
+        self.extend_bitmaps(PfnRange::of(pages.ranges()));
 
-        let told = self.reporter.lock().tell(Direction::Inflate, pages.pfns());
-        // Also when the host did not answer: what it may have read counts as given.
-        self.pages.enqueue(pages.given());
-        self.held.add(units(got), Relaxed);
-        self.counters.inflate.pages.add_len(got);
-        self.window(wanted, got).inflate();
-        told.map(|_| got)
+        self.settle()?;
+        let sent = self
+            .reporter
+            .lock()
+            .send(Direction::Inflate, pages.ranges());
+        // Also when the host does not answer: what it may have read counts as given.
+        *self.in_flight.lock() = Some(InFlight {
+            direction: Direction::Inflate,
+            pages: pages.given(),
+            wanted,
+        });
+        sent.map(|_| got)
     }
 
     /// Takes up to `wanted` pages back from the host, and returns how many.
     ///
     /// # Errors
     ///
-    /// Those of [`crate::reporter::Reporter::tell`]. The pages stay in the balloon then.
+    /// Those of [`crate::reporter::Reporter::send`]. The pages stay in the balloon then.
     fn leak(&self, wanted: usize) -> Result<usize> {
+        if self.is_inflating() {
+            self.settle()?;
+        }
         let pages = self.pages.dequeue(wanted);
         let got = pages.len();
-        if got == 0 {
-            return Ok(0);
-        }
-        let told = self.reporter.lock().tell(Direction::Deflate, pages.pfns());
-        match told {
-            Ok(ack) => {
-                drop(pages.returned(ack));
-                self.held.fetch_sub(units(got), Relaxed);
-                self.counters.deflate.pages.add_len(got);
-                self.window(wanted, got).deflate();
-                Ok(got)
+        self.extend_bitmaps(PfnRange::of(pages.ranges()));
+
+        let sent = self.settle().and_then(|()| {
+            let mut reporter = self.reporter.lock();
+            reporter.send(Direction::Deflate, pages.ranges())
+        });
+        match sent {
+            Ok(Some(released)) => self.take_back(pages, wanted, released),
+            Ok(None) => {
+                *self.in_flight.lock() = Some(InFlight {
+                    direction: Direction::Deflate,
+                    pages,
+                    wanted,
+                });
             }
             Err(err) => {
+                self.pages.enqueue(pages);
+                return Err(err);
+            }
+        }
+        Ok(got)
+    }
+
+    fn is_inflating(&self) -> bool {
+        let flight = self.in_flight.lock();
+        flight
+            .as_ref()
+            .is_some_and(|flight| flight.direction == Direction::Inflate)
+    }
+
+    /// Waits until the host has read all that was sent, and closes the account of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::reporter::Reporter::flush`].
+    fn settle(&self) -> Result {
+        let flushed = self.reporter.lock().flush();
+        let Some(InFlight {
+            direction,
+            pages,
+            wanted,
+        }) = self.in_flight.lock().take()
+        else {
+            return flushed.map(drop);
+        };
+        match (direction, flushed) {
+            (Direction::Inflate, flushed) => {
+                self.counters.inflate.count(&pages);
+                let moved = pages.len();
+                self.pages.enqueue(pages);
+                self.held.add(units(moved), Relaxed);
+                self.window(wanted, moved).inflate();
+                flushed.map(drop)
+            }
+            (Direction::Deflate, Ok(released)) => {
+                self.take_back(pages, wanted, released);
+                Ok(())
+            }
+            (Direction::Deflate, Err(err)) => {
                 self.pages.enqueue(pages);
                 Err(err)
             }
         }
+    }
+
+    /// Frees pages that the host held.
+    fn take_back(&self, pages: PageList<Given>, wanted: usize, released: Released) {
+        self.counters.deflate.count(&pages);
+        let moved = pages.len();
+        drop(pages.returned(released));
+        self.held.fetch_sub(units(moved), Relaxed);
+        self.window(wanted, moved).deflate();
     }
 
     /// Gives up to `wanted` pages to a guest that has run out of memory, and returns how many.
@@ -209,12 +300,28 @@ impl Balloon {
     /// This allocates nothing, and the reporter's lock is never held across an allocation.
     pub(crate) fn relieve(&self, wanted: usize) -> usize {
         self.back_off.ran_out();
-        let freed = self.leak(wanted).unwrap_or(0);
+        let pages = self.pages.dequeue(wanted);
+        let mut freed = pages.len();
+        match self.told_taken_back(&pages) {
+            Ok(released) => self.take_back(pages, wanted, released),
+            Err(_) => {
+                self.pages.enqueue(pages);
+                freed = 0;
+            }
+        }
         self.write_actual();
         self.counters.oom_calls.inc();
         self.counters.oom_pages.add_len(freed);
         self.window(wanted, freed).oom();
         freed
+    }
+
+    fn told_taken_back(&self, pages: &PageList<Given>) -> Result<Released> {
+        let mut reporter = self.reporter.lock();
+        match reporter.send(Direction::Deflate, pages.ranges())? {
+            Some(released) => Ok(released),
+            None => reporter.flush(),
+        }
     }
 
     fn window(&self, wanted: usize, moved: usize) -> Window {
@@ -229,19 +336,22 @@ impl Balloon {
     ///
     /// The size worker must be stopped.
     pub(crate) fn give_up(&self) {
-        while self.held.load(Relaxed) > 0 {
-            match self.leak(WINDOW) {
+        // A device that fails here holds nothing once it is reset below.
+        let mut answered = self.settle();
+        while answered.is_ok() && self.held.load(Relaxed) > 0 {
+            answered = match self.leak(WINDOW) {
                 // All that is left is isolated by compaction, which does not keep it for long.
-                Ok(0) => fsleep(ISOLATED),
-                Ok(_) => {}
-                // It is reset below: it holds nothing then.
-                Err(_) => break,
-            }
+                Ok(0) => {
+                    fsleep(ISOLATED);
+                    Ok(())
+                }
+                moved => moved.and_then(|_| self.settle()),
+            };
         }
         self.write_actual();
 
         let reset = self.reporter.lock().disconnect();
-        let mut rest = PageList::new();
+        let mut rest = PageList::<Given>::new();
         loop {
             rest.append(self.pages.dequeue(usize::MAX));
             if units(rest.len()) >= self.held.load(Relaxed) {
@@ -254,8 +364,8 @@ impl Balloon {
     }
 
     /// Gets the bitmaps that cover these pages at once. With fewer, there are more passes.
-    fn extend_bitmaps(&self, pages: &PageList<Allocated>) {
-        let Some(range) = PfnRange::of(pages.pfns()) else {
+    fn extend_bitmaps(&self, range: Option<PfnRange>) {
+        let Some(range) = range else {
             return;
         };
         let missing = self.reporter.lock().missing_bitmaps(range);
@@ -286,8 +396,14 @@ fn above_floor() -> usize {
     }
 }
 
-/// Pages of the guest, in units of 4 KiB.
-fn units(pages: usize) -> u64 {
-    // CAST: `usize` has at most 64 bits.
-    (pages as u64).saturating_mul(u64::from(UNITS_PER_PAGE))
+/// The orders of the blocks that the balloon holds as a whole.
+///
+/// By default these are such as do not leave the guest with holes: whoever wants contiguous memory
+/// moves single pages away to get it, and blocks cannot be moved.
+fn whole_blocks() -> impl Iterator<Item = Order> {
+    let largest = param::block_order();
+    largest
+        .downwards()
+        .take_while(|order| *order != Order::PAGE)
+        .filter(move |order| *order == largest || *order >= Order::pageblock())
 }

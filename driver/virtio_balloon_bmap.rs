@@ -9,12 +9,12 @@
 //! Data flows one way:
 //!
 //! ```text
-//! size_worker -> pages -> reporter -> bitmap_message -> bitmap -> resp_encoder -> virtqueue
-//!                            `------> pfn_array ------------------------------------^
+//! size_worker -> pages -> reporter -> bitmap -> bitmap_message -> resp_encoder -> outbox -> virtqueue
+//!                                        `----> pfn_array --------------------------^
 //! ```
 //!
-//! `virtio`, `virtqueue`, `pages`, `balloon_pages`, `cushion` and `work` are safe wrappers of the
-//! kernel's interfaces, and hold all `unsafe` code. `bitmap` and `resp_encoder` need nothing but
+//! `virtio`, `virtqueue`, `blocks`, `pages`, `balloon_pages`, `cushion`, `work` and their like are
+//! safe wrappers of the kernel's interfaces, and hold all `unsafe` code. `bitmap` and `resp_encoder` need nothing but
 //! `core`.
 
 mod back_off;
@@ -37,6 +37,7 @@ mod lru_ring;
 mod memory_info;
 mod message;
 mod oom;
+mod outbox;
 mod pages;
 mod param;
 mod pfn_array;

@@ -6,10 +6,7 @@
 
 use crate::{
     bindings,
-    blocks::{
-        Block,
-        BLOCK_LEN, //
-    },
+    blocks::Block,
     message::Message,
     virtio::{
         Adapter,
@@ -293,8 +290,9 @@ impl Virtqueue {
     /// Those of [`Self::add`].
     pub(crate) fn hint(&mut self, block: &Block) -> Result {
         let mut sg = MaybeUninit::<bindings::scatterlist>::zeroed();
+        let len = u32::try_from(block.order().bytes())?;
         // SAFETY: `sg` is valid for writes, and the block is memory of the linear map.
-        unsafe { bindings::sg_init_one(sg.as_mut_ptr(), block.address(), BLOCK_LEN) };
+        unsafe { bindings::sg_init_one(sg.as_mut_ptr(), block.address(), len) };
         // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user.
         to_result(unsafe {
             bindings::virtqueue_add_inbuf(
@@ -305,17 +303,6 @@ impl Virtqueue {
                 bindings::GFP_KERNEL,
             )
         })
-    }
-
-    /// Sends one message and waits until the device has used it.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Self::add`] and [`Self::wait`].
-    pub(crate) fn send(&mut self, message: KBox<Message>) -> Result<KBox<Message>> {
-        self.add(message).map_err(|(err, _)| err)?;
-        self.kick();
-        self.wait()?.message()
     }
 }
 
