@@ -19,13 +19,17 @@ mod bitmap {
 
     const PFNS_PER_BITMAP: u64 = 64 * 4096;
 
+    fn pages<const N: usize>(pfns: [u64; N]) -> impl Iterator<Item = PfnRange> {
+        pfns.into_iter().map(|pfn| PfnRange::block(pfn, 1))
+    }
+
     fn zeroed() -> Result<KVec<u64>> {
         Ok(compat::zeroed(WORDS_PER_BITMAP, GFP_KERNEL)?)
     }
 
     #[test]
     fn a_range_needs_a_bitmap_a_gigabyte() -> Result {
-        let bitmaps = |pfns: [u64; 2]| PfnRange::of(pfns.into_iter()).map(|range| range.bitmaps());
+        let bitmaps = |pfns: [u64; 2]| PfnRange::of(pages(pfns)).map(|range| range.bitmaps());
 
         assert_eq!(bitmaps([0, PFNS_PER_BITMAP - 1]), Some(1));
         assert_eq!(bitmaps([PFNS_PER_BITMAP, 0]), Some(2));
@@ -33,18 +37,18 @@ mod bitmap {
         assert_eq!(bitmaps([63, PFNS_PER_BITMAP + 63]), Some(2));
         assert_eq!(bitmaps([64, PFNS_PER_BITMAP + 63]), Some(1));
         assert_eq!(bitmaps([0, u64::MAX]), Some(MAX_BITMAPS));
-        assert!(PfnRange::of(core::iter::empty()).is_none());
+        assert!(PfnRange::of(pages([])).is_none());
         Ok(())
     }
 
     #[test]
     fn pages_beyond_the_window_are_left_for_the_next() -> Result {
         let mut map = PageBitmaps::new(zeroed()?);
-        let pages = [2 * PFNS_PER_BITMAP, PFNS_PER_BITMAP, 1];
+        let all = [2 * PFNS_PER_BITMAP, PFNS_PER_BITMAP, 1];
 
-        assert_eq!(map.mark(1, pages.into_iter()), Some(PFNS_PER_BITMAP));
+        assert_eq!(map.mark(1, pages(all)), Some(PFNS_PER_BITMAP));
         assert!(map.words().eq([(0, 2)]));
-        let next = map.mark(PFNS_PER_BITMAP, pages.into_iter());
+        let next = map.mark(PFNS_PER_BITMAP, pages(all));
         assert_eq!(next, Some(2 * PFNS_PER_BITMAP));
         assert!(map.words().eq([(PFNS_PER_BITMAP, 1)]));
         Ok(())
@@ -56,11 +60,11 @@ mod bitmap {
         assert!(map.add(zeroed()?).is_ok());
         let last = 2 * PFNS_PER_BITMAP - 1;
 
-        assert_eq!(map.mark(0, [0, last].into_iter()), None);
+        assert_eq!(map.mark(0, pages([0, last])), None);
         assert!(map.words().eq([(0, 1), (last - 63, 1 << 63)]));
         map.shrink();
         assert_eq!(map.words().count(), 0);
-        assert_eq!(map.mark(0, [0, last].into_iter()), Some(last));
+        assert_eq!(map.mark(0, pages([0, last])), Some(last));
         Ok(())
     }
 
@@ -81,6 +85,7 @@ mod encoder {
     use crate::{
         bitmap::{
             PageBitmaps,
+            PfnRange,
             WORDS_PER_BITMAP, //
         },
         compat,
@@ -110,8 +115,8 @@ mod encoder {
 
     #[test]
     fn the_example_of_the_protocol() -> Result {
-        let pages = Iterator::chain(0x3c..0xc2, [0x12345]);
-        let pages = Iterator::chain(pages, 0x20000..0x20200);
+        let pages = [(0x3c, 134), (0x12345, 1), (0x20000, 512)];
+        let pages = pages.into_iter().map(|(pfn, len)| PfnRange::block(pfn, len));
         let mut map = PageBitmaps::new(compat::zeroed(WORDS_PER_BITMAP, GFP_KERNEL)?);
         assert_eq!(map.mark(0x3c, pages), None);
 

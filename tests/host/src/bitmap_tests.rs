@@ -7,14 +7,19 @@ use crate::{
     page_sets::{zeroed, PFNS_PER_BITMAP},
 };
 
+/// Single pages.
+fn pages<const N: usize>(pfns: [u64; N]) -> impl Iterator<Item = PfnRange> {
+    pfns.into_iter().map(|pfn| PfnRange::block(pfn, 1))
+}
+
 fn words(map: &PageBitmaps<Vec<u64>>) -> Vec<(u64, u64)> {
     map.words().collect()
 }
 
 #[test]
 fn the_range_of_pages_is_their_lowest_and_highest() {
-    assert_eq!(PfnRange::of([].into_iter()), None);
-    let range = PfnRange::of([7, 3, 900].into_iter());
+    assert_eq!(PfnRange::of(pages([])), None);
+    let range = PfnRange::of(pages([7, 3, 900]));
     assert_eq!(range, Some(PfnRange { min: 3, max: 900 }));
 }
 
@@ -33,18 +38,18 @@ fn a_range_wants_as_many_bitmaps_as_it_touches() {
 #[test]
 fn a_window_begins_at_the_word_of_its_start() {
     let mut map = PageBitmaps::new(zeroed());
-    assert_eq!(map.mark(130, [130, 191, 192].into_iter()), None);
+    assert_eq!(map.mark(130, pages([130, 191, 192])), None);
     assert_eq!(words(&map), [(128, (1 << 2) | (1 << 63)), (192, 1)]);
 }
 
 #[test]
 fn pages_beyond_the_window_wait_for_the_next() {
     let mut map = PageBitmaps::new(zeroed());
-    let pages = [2 * PFNS_PER_BITMAP, 1, PFNS_PER_BITMAP];
-    assert_eq!(map.mark(1, pages.into_iter()), Some(PFNS_PER_BITMAP));
+    let all = [2 * PFNS_PER_BITMAP, 1, PFNS_PER_BITMAP];
+    assert_eq!(map.mark(1, pages(all)), Some(PFNS_PER_BITMAP));
     assert_eq!(words(&map), [(0, 2)]);
     // Pages below the window were in the one before.
-    let next = map.mark(PFNS_PER_BITMAP, pages.into_iter());
+    let next = map.mark(PFNS_PER_BITMAP, pages(all));
     assert_eq!(next, Some(2 * PFNS_PER_BITMAP));
     assert_eq!(words(&map), [(PFNS_PER_BITMAP, 1)]);
 }
@@ -53,16 +58,16 @@ fn pages_beyond_the_window_wait_for_the_next() {
 fn a_further_bitmap_widens_the_window() {
     let mut map = PageBitmaps::new(zeroed());
     assert!(map.add(zeroed()).is_ok());
-    let pages = [0, PFNS_PER_BITMAP, 2 * PFNS_PER_BITMAP - 1];
-    assert_eq!(map.mark(0, pages.into_iter()), None);
+    let all = [0, PFNS_PER_BITMAP, 2 * PFNS_PER_BITMAP - 1];
+    assert_eq!(map.mark(0, pages(all)), None);
     assert_eq!(words(&map).len(), 3);
 }
 
 #[test]
 fn a_new_window_forgets_the_last() {
     let mut map = PageBitmaps::new(zeroed());
-    map.mark(0, [0, 100, 5000].into_iter());
-    map.mark(64, [70].into_iter());
+    map.mark(0, pages([0, 100, 5000]));
+    map.mark(64, pages([70]));
     assert_eq!(words(&map), [(64, 1 << 6)]);
     map.shrink();
     assert_eq!(words(&map), []);
@@ -78,8 +83,37 @@ fn there_are_at_most_32_bitmaps_and_all_but_one_can_be_given_back() {
     assert_eq!(map.add(zeroed()), Err(zeroed()));
     map.shrink();
     assert_eq!(map.len(), 1);
+    assert_eq!(map.mark(0, pages([PFNS_PER_BITMAP])), Some(PFNS_PER_BITMAP));
+}
+
+#[test]
+fn blocks_fill_words_and_what_lies_beyond_waits() {
+    let mut map = PageBitmaps::new(zeroed());
+    let blocks = [
+        PfnRange::block(60, 132),
+        PfnRange::block(PFNS_PER_BITMAP - 64, 128),
+    ];
+    assert_eq!(map.mark(60, blocks.into_iter()), Some(PFNS_PER_BITMAP));
+    let last = PFNS_PER_BITMAP - 64;
+    let full = u64::MAX;
     assert_eq!(
-        map.mark(0, [PFNS_PER_BITMAP].into_iter()),
-        Some(PFNS_PER_BITMAP)
+        words(&map),
+        [(0, 0xf << 60), (64, full), (128, full), (last, full)]
     );
+    // A block that began below the window goes on in it.
+    assert_eq!(map.mark(PFNS_PER_BITMAP, blocks.into_iter()), None);
+    assert_eq!(words(&map), [(PFNS_PER_BITMAP, full)]);
+}
+
+#[test]
+fn pages_come_out_in_ascending_order() {
+    let mut map = PageBitmaps::new(zeroed());
+    let blocks = [
+        PfnRange::block(1000, 3),
+        PfnRange::block(62, 4),
+        PfnRange::block(7, 1),
+    ];
+    map.mark(7, blocks.into_iter());
+    assert!(map.pfns().eq([7, 62, 63, 64, 65, 1000, 1001, 1002]));
+    assert!(PfnRange::block(62, 4).pfns().eq(62..66));
 }

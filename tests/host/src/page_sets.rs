@@ -35,7 +35,8 @@ pub fn span(start: u64, len: u64) -> impl Iterator<Item = u64> {
 pub fn encode(pages: &Pages, bitmaps: usize, capacity: usize) -> Vec<Vec<u8>> {
     const CANARY: u8 = 0xa5;
     let mut messages = Vec::new();
-    let Some(range) = PfnRange::of(pages.iter().copied()) else {
+    let blocks = blocks(pages);
+    let Some(range) = PfnRange::of(blocks.iter().copied()) else {
         return messages;
     };
 
@@ -46,7 +47,7 @@ pub fn encode(pages: &Pages, bitmaps: usize, capacity: usize) -> Vec<Vec<u8>> {
 
     let mut pass = Some(range.min);
     while let Some(start) = pass {
-        pass = map.mark(start, pages.iter().copied());
+        pass = map.mark(start, blocks.iter().copied());
         assert!(pass.is_none_or(|next| next > start), "a pass must get on");
 
         let mut words = map.words().peekable();
@@ -70,6 +71,19 @@ pub fn encode(pages: &Pages, bitmaps: usize, capacity: usize) -> Vec<Vec<u8>> {
         }
     }
     messages
+}
+
+/// Neighbours as one range, and the last ranges first, as the driver may have them.
+fn blocks(pages: &Pages) -> Vec<PfnRange> {
+    let mut blocks: Vec<PfnRange> = Vec::new();
+    for &pfn in pages {
+        match blocks.last_mut() {
+            Some(last) if last.max + 1 == pfn => last.max = pfn,
+            _ => blocks.push(PfnRange::block(pfn, 1)),
+        }
+    }
+    blocks.reverse();
+    blocks
 }
 
 /// Sets of all the kinds that a guest's memory comes in.
