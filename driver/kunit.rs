@@ -116,7 +116,9 @@ mod encoder {
     #[test]
     fn the_example_of_the_protocol() -> Result {
         let pages = [(0x3c, 134), (0x12345, 1), (0x20000, 512)];
-        let pages = pages.into_iter().map(|(pfn, len)| PfnRange::block(pfn, len));
+        let pages = pages
+            .into_iter()
+            .map(|(pfn, len)| PfnRange::block(pfn, len));
         let mut map = PageBitmaps::new(compat::zeroed(WORDS_PER_BITMAP, GFP_KERNEL)?);
         assert_eq!(map.mark(0x3c, pages), None);
 

@@ -69,6 +69,40 @@ fn a_stretch_that_is_not_aligned_begins_and_ends_with_words() {
     );
 }
 
+/// Every other block of 2 MiB: of the 64 blocks that are a word, 32.
+#[test]
+fn runs_on_a_grid_are_a_word() {
+    let blocks: Vec<(u64, u64)> = (0..32).map(|block| (0x400 * block + 0x200, 512)).collect();
+    assert_eq!(
+        message(&blocks),
+        [
+            0, 0, 0, 0, 16, 0, 0, 0, // data_len 16
+            0x00, 0x02, 0, 0, 0, 0, 0x50, 0x21, // 0x200, 21 << 52 | 8 << 58
+            0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55,
+        ]
+    );
+}
+
+/// Two of them are shorter as two heads, and so are runs far apart.
+#[test]
+fn few_runs_stay_runs() {
+    assert_eq!(message(&[(0x200, 512), (0x600, 512)]).len(), 8 + 2 * 8);
+    let far: Vec<(u64, u64)> = (0..4).map(|block| (0x8000 * block, 512)).collect();
+    assert_eq!(message(&far).len(), 8 + 4 * 8);
+}
+
+#[test]
+fn a_run_beside_the_grid_and_another_size_are_runs() {
+    let runs = [
+        (0, 512),
+        (0x400, 512),
+        (0x840, 512),
+        (0xc00, 64),
+        (0x1000, 512),
+    ];
+    assert_eq!(message(&runs).len(), 8 + 5 * 8);
+}
+
 #[test]
 fn neighbouring_words_share_a_head() {
     // Three words: a page, all pages, a page. `bmap_len` 24 is 0x60 << 56.
