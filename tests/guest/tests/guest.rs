@@ -116,6 +116,13 @@ const BESIDE: &[(&str, Scenario)] = &[
     ("observation", observation::observation),
 ];
 
+/// What goes differently with blocks of another size.
+const BLOCKS: &[(&str, Scenario)] = &[
+    ("targets", targets::targets),
+    ("fragmented", fragmented::fragmented),
+    ("retarget", transfer::retarget),
+];
+
 /// Without memory for the first bitmap.
 const FAULTS: &[(&str, Scenario)] = &[
     ("dropped_feature", reload::dropped_feature),
@@ -220,6 +227,14 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
         pfns,
         &[CORE],
     );
+    for (name, parameter) in [
+        ("single_pages", "block_order=0"),
+        ("small_blocks", "block_order=4"),
+        ("huge_pages", "block_order=9"),
+    ] {
+        let driver = Driver::Ours(parameter);
+        add(name, driver, daemon(true, false), bitmaps, &[BLOCKS]);
+    }
     add(
         "no_first_bitmap",
         Driver::Faulty("first_bitmap"),

@@ -37,6 +37,16 @@ pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
     }
     for (queue, pages) in [("inflate", most), ("deflate", most - rest)] {
         let of = |name: &str| shown.get(&format!("{queue}_{name}"));
+        let in_blocks =
+            |order: u32| Ok::<_, anyhow::Error>(of(&format!("blocks_{order}"))? << order);
+        let (large, all) = (
+            in_blocks(9)? + in_blocks(10)?,
+            (0..=10).map(in_blocks).sum::<Result<u64>>()?,
+        );
+        ensure!(
+            all == pages && large > pages * 9 / 10,
+            "{queue}: {large} pages in large blocks, {all} in all: {shown:?}"
+        );
         let (messages, bytes) = (of("messages")?, of("bytes")?);
         let (words, runs) = (of("words")?, of("runs")?);
         match setup.wire {

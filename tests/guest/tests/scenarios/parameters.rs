@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{ensure, Result};
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::{Driver, Setup, Vm};
 
 const PARAMETERS: &str = "/sys/module/virtio_balloon_bmap/parameters";
 
@@ -29,6 +29,16 @@ pub fn parameters(setup: Setup, directory: &Path) -> Result<()> {
         let shown = vm.guest.shell(&format!("cat {file}"))?;
         ensure!(shown.trim() == "7", "{name} is {shown} now");
     }
+    let order = vm.guest.shell(&format!("cat {PARAMETERS}/block_order"))?;
+    ensure!(order.trim() == "10", "block_order is {order} at first");
+
+    vm.unload()?;
+    for nonsense in ["block_order=11", "block_order=-1", "page_bitmap=maybe"] {
+        let loaded = vm.guest.try_shell(&Driver::Ours(nonsense).load_script())?;
+        ensure!(loaded.status != 0, "the driver takes {nonsense}");
+    }
+    vm.load()?;
+    vm.reach(vm.ram / 2)?;
     vm.finish()
 }
 
