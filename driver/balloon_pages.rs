@@ -118,12 +118,39 @@ impl BalloonPages {
         }
         mark(&pages, false);
         if let Some(ring) = pages.single_pages() {
-            self.dequeue_single(ring, want.min(left));
+            self.dequeue_single(ring, left);
             left = left.saturating_sub(ring.len());
             if left > 0 && self.split_block() {
                 self.dequeue_single(ring, left);
             }
         }
+        self.count(&pages, Way::OutOf);
+        pages
+    }
+
+    /// Takes at least `want` pages out of the balloon, as far as there are so many.
+    ///
+    /// Single pages come first. No block is split: parts of one would lie in memory that the kernel
+    /// keeps for what cannot be moved, and whoever needs pages now would have them turned into
+    /// others, for which the kernel raises its watermarks.
+    pub(crate) fn dequeue_whole(&self, want: usize) -> PageList<Given> {
+        let mut pages = PageList::<Given>::new();
+        let mut left = want;
+        if let Some(ring) = pages.single_pages() {
+            self.dequeue_single(ring, want);
+            left = left.saturating_sub(ring.len());
+        }
+        {
+            let mut blocks = self.blocks.lock();
+            while left > 0 {
+                let Some(block) = blocks.pop_smallest() else {
+                    break;
+                };
+                left = left.saturating_sub(block.order().pages());
+                pages.push(block);
+            }
+        }
+        mark(&pages, false);
         self.count(&pages, Way::OutOf);
         pages
     }
@@ -150,8 +177,13 @@ impl BalloonPages {
             return false;
         };
         // The pages are counted again as they come in singly.
-        let pages = block.order().pages();
-        let mut ring = block.split(|first| count_in_balloon(first, -signed(pages), 0));
+        count_in_balloon(
+            block.page(),
+            signed(block.order().pages()).wrapping_neg(),
+            0,
+        );
+        let mut ring = LruRing::new();
+        block.split(&mut ring);
         self.enqueue_single(&mut ring);
         true
     }

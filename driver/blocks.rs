@@ -105,18 +105,11 @@ impl Block {
         NonNull::new(page).map(|page| Self { page, order })
     }
 
-    /// Takes a block of movable pages, which are each on their own from then on.
-    ///
-    /// Nothing is reclaimed for it. The pages are added to `ring`.
-    pub(crate) fn allocate_pages(order: Order, ring: &mut LruRing) -> bool {
+    /// The same, in memory for what is movable: the block must be split, or go back soon.
+    pub(crate) fn allocate_movable(order: Order) -> Option<Self> {
         // SAFETY: May be called from any context.
-        let first = unsafe { bindings::balloon_bmap_alloc_pages(order.0) };
-        if first.is_null() {
-            return false;
-        }
-        // SAFETY: The block is ours, and was split when it was allocated.
-        unsafe { push_pages(first, order, ring) };
-        true
+        let page = unsafe { bindings::balloon_bmap_alloc_movable(order.0) };
+        NonNull::new(page).map(|page| Self { page, order })
     }
 
     /// The block's memory.
@@ -142,18 +135,28 @@ impl Block {
         self.order
     }
 
-    /// Makes single pages of the block. `f` is called with the first of them.
-    pub(crate) fn split(self, f: impl FnOnce(NonNull<bindings::page>)) -> LruRing {
+    /// The first page.
+    pub(crate) fn page(&self) -> NonNull<bindings::page> {
+        self.page
+    }
+
+    /// Makes single pages of the block, and adds them to `ring`.
+    pub(crate) fn split(self, ring: &mut LruRing) {
         let order = self.order;
-        let first = self.into_page();
-        f(first);
-        let mut ring = LruRing::new();
-        // SAFETY: The block is ours, of this order.
-        unsafe {
-            bindings::split_page(first.as_ptr(), order.0);
-            push_pages(first.as_ptr(), order, &mut ring);
+        let mut page = self.into_page().as_ptr();
+        if order != Order::PAGE {
+            // SAFETY: The block is ours, of this order.
+            unsafe { bindings::split_page(page, order.0) };
         }
-        ring
+        let mut left = order.pages();
+        while left > 0 {
+            left = left.wrapping_sub(1);
+            if let Some(page) = NonNull::new(page) {
+                ring.push(page);
+            }
+            // The pages of a block lie side by side in the kernel's map of pages.
+            page = page.wrapping_add(1);
+        }
     }
 }
 
@@ -161,22 +164,5 @@ impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: The block is ours, of this order.
         unsafe { bindings::balloon_bmap_free_block(self.page.as_ptr(), self.order.0) };
-    }
-}
-
-/// # Safety
-///
-/// The pages from `first` on must belong to the caller, each on its own, and there must be as many
-/// as a block of this order has.
-unsafe fn push_pages(first: *mut bindings::page, order: Order, ring: &mut LruRing) {
-    let mut page = first;
-    let mut left = order.pages();
-    while left > 0 {
-        left = left.wrapping_sub(1);
-        if let Some(page) = NonNull::new(page) {
-            ring.push(page);
-        }
-        // The pages of a block lie side by side in the kernel's map of pages.
-        page = page.wrapping_add(1);
     }
 }

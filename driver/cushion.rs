@@ -8,42 +8,41 @@
 //!
 //! The cushion is blocks larger than what processors keep for themselves when it is freed: pages on
 //! their lists do not count as free. Where there are no such blocks, there is no cushion.
+//!
+//! It is of movable memory, as nearly all of a guest's is. Other memory would be turned into what
+//! the cushion asks for, and back by whoever asks next, and each time the kernel raises its
+//! watermarks in answer.
 
-use crate::bindings;
-use core::ptr::NonNull;
+use crate::blocks::{
+    Block,
+    Order, //
+};
+use kernel::bindings;
 
-/// log2 of the pages of a block: the least that goes back to the buddy allocator at once.
-const ORDER: u32 = bindings::PAGE_ALLOC_COSTLY_ORDER + 1;
+/// The least that goes back to the buddy allocator at once.
+const ORDER: Order = Order::up_to(bindings::PAGE_ALLOC_COSTLY_ORDER + 1);
 
 /// How many blocks there are at most.
 const BLOCKS: usize = 64;
 
 /// How many pages that is.
-pub(crate) const PAGES: usize = BLOCKS << ORDER;
+pub(crate) const PAGES: usize = BLOCKS * ORDER.pages();
 
 /// Blocks that are free again when this is dropped.
-pub(crate) struct Cushion([Option<NonNull<bindings::page>>; BLOCKS]);
+pub(crate) struct Cushion {
+    _blocks: [Option<Block>; BLOCKS],
+}
 
 impl Cushion {
     /// Takes what there is. Nothing is reclaimed for it.
     pub(crate) fn take() -> Self {
-        let mut blocks = [None; BLOCKS];
+        let mut blocks = [const { None }; BLOCKS];
         for block in &mut blocks {
-            // SAFETY: May be called from any context.
-            *block = NonNull::new(unsafe { bindings::balloon_bmap_alloc_block(ORDER) });
+            *block = Block::allocate_movable(ORDER);
             if block.is_none() {
                 break;
             }
         }
-        Self(blocks)
-    }
-}
-
-impl Drop for Cushion {
-    fn drop(&mut self) {
-        for block in self.0.iter().flatten() {
-            // SAFETY: The block is ours, of this order.
-            unsafe { bindings::balloon_bmap_free_block(block.as_ptr(), ORDER) };
-        }
+        Self { _blocks: blocks }
     }
 }

@@ -172,16 +172,13 @@ struct page *balloon_bmap_alloc_block(unsigned int order)
 	return alloc_pages(__GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC, order);
 }
 
-/* The same, of pages as balloon_page_alloc() has them. */
-struct page *balloon_bmap_alloc_pages(unsigned int order)
+/* The same, of memory as balloon_page_alloc() has it. */
+struct page *balloon_bmap_alloc_movable(unsigned int order)
 {
 	gfp_t movable = IS_ENABLED(CONFIG_BALLOON_MIGRATION) ? GFP_HIGHUSER_MOVABLE : GFP_HIGHUSER;
 	gfp_t gfp = (movable & ~__GFP_RECLAIM) | __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;
-	struct page *page = alloc_pages(gfp, order);
 
-	if (page && order)
-		split_page(page, order);
-	return page;
+	return alloc_pages(gfp, order);
 }
 
 void balloon_bmap_free_block(struct page *page, unsigned int order)

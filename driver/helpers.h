@@ -42,7 +42,7 @@ const struct zone *balloon_bmap_page_zone(const struct page *page);
 void balloon_bmap_set_offline(struct page *page, unsigned int order);
 void balloon_bmap_clear_offline(struct page *page, unsigned int order);
 void balloon_bmap_count(struct page *page, long inflated, long deflated);
-struct page *balloon_bmap_alloc_pages(unsigned int order);
+struct page *balloon_bmap_alloc_movable(unsigned int order);
 struct page *balloon_bmap_alloc_block(unsigned int order);
 void balloon_bmap_free_block(struct page *page, unsigned int order);
 void *balloon_bmap_page_address(const struct page *page);

@@ -239,11 +239,14 @@ impl PageList<Allocated> {
         };
         let mut next = Order::largest_in(left);
         while let Some(order) = next {
-            if left >= order.pages() && go_on() && Block::allocate_pages(order, ring) {
+            while left >= order.pages() && go_on() {
+                let Some(block) = Block::allocate_movable(order) else {
+                    break;
+                };
                 left = left.wrapping_sub(order.pages());
-            } else {
-                next = order.lower();
+                block.split(ring);
             }
+            next = order.lower();
         }
         while left > 0 && go_on() {
             // SAFETY: May be called from any context that may sleep.

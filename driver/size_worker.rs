@@ -295,12 +295,12 @@ impl Balloon {
         self.window(wanted, moved).deflate();
     }
 
-    /// Gives up to `wanted` pages to a guest that has run out of memory, and returns how many.
+    /// Gives some `wanted` pages to a guest that has run out of memory, and returns how many.
     ///
     /// This allocates nothing, and the reporter's lock is never held across an allocation.
     pub(crate) fn relieve(&self, wanted: usize) -> usize {
         self.back_off.ran_out();
-        let pages = self.pages.dequeue(wanted);
+        let pages = self.pages.dequeue_whole(wanted);
         let mut freed = pages.len();
         match self.told_taken_back(&pages) {
             Ok(released) => self.take_back(pages, wanted, released),

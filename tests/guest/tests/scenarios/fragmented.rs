@@ -1,8 +1,10 @@
 //! A guest whose free memory lies in single pages.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use guest_tests::process::wait_until;
 use guest_tests::vm::{Driver, Setup, Vm};
 use guest_tests::{MIB, PAGE_SIZE};
 
@@ -33,9 +35,11 @@ pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
     );
     vm.reach(target)?;
     let resident = vm.qemu.resident()? / PAGE_SIZE;
+    // Compaction may have moved some, and where those were nobody has been since.
+    let moved = vm.guest.memory()?.balloon_migrate;
     ensure!(
-        resident == vm.size - target,
-        "the host has {resident} of {} pages, {target} are the balloon's",
+        (vm.size - target - moved..=vm.size - target).contains(&resident),
+        "the host has {resident} of {} pages, {target} are the balloon's, of which {moved} were moved",
         vm.size
     );
     vm.reach(target / 3)?;
@@ -66,28 +70,29 @@ pub fn compaction(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.guest.release()?;
     // Huge pages cannot be had in such a memory without compaction; yet the kernel gives up early
     // now and then, with any driver.
-    let mut moved = 0;
-    for pages in (150..=350).step_by(50).cycle().take(20) {
-        vm.guest.shell(&format!(
-            "cd /proc/sys/vm; echo 1 > compact_memory; echo {pages} > nr_hugepages; echo 0 > nr_hugepages"
-        ))?;
-        moved = vm.guest.memory()?.balloon_migrate;
-        if moved > 100 {
-            break;
-        }
-    }
-    ensure!(moved > 0, "compaction moved no page of the balloon");
+    let mut sizes = (150..=350).step_by(50).cycle();
+    wait_until(
+        Duration::from_secs(60),
+        "compaction to move pages of the balloon",
+        || {
+            let pages = sizes.next().unwrap_or(150);
+            vm.guest.shell(&format!(
+                "cd /proc/sys/vm; echo 1 > compact_memory; echo {pages} > nr_hugepages; echo 0 > nr_hugepages"
+            ))?;
+            Ok(vm.guest.memory()?.balloon_migrate > 100)
+        },
+    )?;
     vm.expect_balloon(target)?;
     vm.expect_conserved()?;
     if vm.driver() != Driver::Stock {
-        let (moved, counted) = (
-            vm.guest.memory()?.balloon_migrate,
-            vm.driver_counter("migrations")?,
-        );
-        ensure!(
-            moved == counted,
-            "{moved} pages were moved, the driver counts {counted}"
-        );
+        // The kernel's own compaction may not be at its end yet.
+        let (mut moved, mut counted) = (0, 0);
+        let agreed = wait_until(Duration::from_secs(10), "the migrations' count", || {
+            moved = vm.guest.memory()?.balloon_migrate;
+            counted = vm.driver_counter("migrations")?;
+            Ok(moved == counted)
+        });
+        agreed.with_context(|| format!("{moved} pages were moved, the driver counts {counted}"))?;
     }
     vm.reach(target / 2)?;
     vm.reach(0)?;
