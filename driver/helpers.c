@@ -166,19 +166,23 @@ void balloon_bmap_count(struct page *page, long inflated, long deflated)
 	count_vm_events(BALLOON_DEFLATE, deflated);
 }
 
-/* Only what is free already, and without touching the last reserves. */
+/*
+ * Only what is free already, without touching the last reserves, and without writing to it where
+ * the kernel heeds __GFP_SKIP_ZERO.
+ */
+#define BLOCK_FLAGS (__GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_SKIP_ZERO)
+
 struct page *balloon_bmap_alloc_block(unsigned int order)
 {
-	return alloc_pages(__GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC, order);
+	return alloc_pages(BLOCK_FLAGS, order);
 }
 
 /* The same, of memory as balloon_page_alloc() has it. */
 struct page *balloon_bmap_alloc_movable(unsigned int order)
 {
 	gfp_t movable = IS_ENABLED(CONFIG_BALLOON_MIGRATION) ? GFP_HIGHUSER_MOVABLE : GFP_HIGHUSER;
-	gfp_t gfp = (movable & ~__GFP_RECLAIM) | __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;
 
-	return alloc_pages(gfp, order);
+	return alloc_pages((movable & ~__GFP_RECLAIM) | BLOCK_FLAGS, order);
 }
 
 void balloon_bmap_free_block(struct page *page, unsigned int order)

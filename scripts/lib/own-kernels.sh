@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
-# Kernels of our own, for tests: small ones with the driver in their tree, of the distribution's source and of the
-# configurations in scripts/kernels. They are built beside the prepared source, in directories named after their
+# Kernels of our own, for tests: small ones with the driver in their tree, of the distribution's source with the
+# patches in patches/linux, and of the configurations in scripts/kernels. They are built beside the prepared source, in directories named after their
 # configuration. All clones that share the cache take turns with them, each with its own driver: then only that is
 # built anew, and what it is linked into.
 
@@ -8,7 +8,7 @@
 
 # ensure_own_kernel NAME: set OWN_KERNEL to the directory that it is built in, and have its products in OUTPUT/NAME.
 ensure_own_kernel() {
-	local title variable configurations goals products own product
+	local title variable configurations goals products own source product
 	case $1 in
 	debug)
 		title='a kernel with debugging (about 6 min on 2 processors the first time)'
@@ -34,14 +34,15 @@ ensure_own_kernel() {
 	ensure_kernel
 	own=$HOME_OF_ROOT/own-$RELEASE
 	OWN_KERNEL=$own/$1-$(cat "${configurations[@]}" | sha256sum | cut -c 1-12)
+	source=$own/source-$(cat "$TOP"/patches/linux/*.patch | sha256sum | cut -c 1-12)
 	lock "$own/lock"
-	ensure_own_source "$own/source"
+	ensure_own_source "$source"
 	check_room "$own" 2
-	"$SCRIPTS/place-in-tree" "$own/source"
+	"$SCRIPTS/place-in-tree" "$source"
 	mkdir -p "$OWN_KERNEL" "$OUTPUT/$1"
 	cat "${configurations[@]}" >"$OWN_KERNEL/wanted.config"
 	step "$CACHE/log/${OWN_KERNEL##*/}.log" "Building $title" \
-		"$SCRIPTS/in-root" "$SCRIPTS/lib/make-kernel" "$own/source" "$OWN_KERNEL" "$variable" "${goals[@]}"
+		"$SCRIPTS/in-root" "$SCRIPTS/lib/make-kernel" "$source" "$OWN_KERNEL" "$variable" "${goals[@]}"
 	for product in "${products[@]}"; do
 		cp "$OWN_KERNEL/$product" "$OUTPUT/$1/part"
 		mv "$OUTPUT/$1/part" "$OUTPUT/$1/${product##*/}"
@@ -55,6 +56,6 @@ ensure_own_source() {
 	check_room "${1%/*}" 4
 	discard "$1.part"
 	step "$CACHE/log/own-source.log" "Unpacking the source of Linux $RELEASE" \
-		"$SCRIPTS/in-root" "$SCRIPTS/lib/unpack-source" "$KERNEL_PACKAGES" "$1.part"
+		"$SCRIPTS/in-root" "$SCRIPTS/lib/unpack-patched" "$KERNEL_PACKAGES" "$1.part" "$TOP"/patches/linux/*.patch
 	mv -T "$1.part" "$1"
 }

@@ -72,7 +72,10 @@ const COMMON: &[(&str, Scenario)] = &[
 ];
 
 /// What only the project's driver shows.
-const OURS: &[(&str, Scenario)] = &[("observation", observation::observation)];
+const OURS: &[(&str, Scenario)] = &[
+    ("observation", observation::observation),
+    ("bound", reclaim::bound),
+];
 
 /// What a device with all features is for.
 const PARITY: &[(&str, Scenario)] = &[
@@ -176,9 +179,9 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
     };
     if kernel == Kernel::BuiltIn {
         let driver = Driver::BuiltIn;
-        let all = &[EVERYWHERE, DAEMON];
+        let all = &[EVERYWHERE, DAEMON, OURS];
         add("bitmap", driver, daemon(true, false), bitmaps, all);
-        add("pfn_qemu", driver, qemu, pfns, &[EVERYWHERE]);
+        add("pfn_qemu", driver, qemu, pfns, &[EVERYWHERE, OURS]);
         add("all_qemu", driver, all_of_qemu, pfns, &[PARITY]);
         return trials;
     }
