@@ -10,9 +10,11 @@ use crate::{
     counters::Counters,
     debugfs::DebugFs,
     hinting::Hinting,
+    hot_unplug::MemoryHotplug,
     memory_info,
     message::ByteOrder,
-    oom::OomNotifier,
+    notifier::Notifier,
+    oom::OutOfMemory,
     param,
     reporter::{
         Format,
@@ -260,7 +262,9 @@ impl Balloon {
 #[pin_data]
 pub(crate) struct Bound {
     #[pin]
-    oom: OomNotifier,
+    oom: Notifier<OutOfMemory>,
+    #[pin]
+    hotplug: Notifier<MemoryHotplug>,
     shrinker: Option<Shrinker<Hinting>>,
     #[pin]
     debugfs: DebugFs,
@@ -322,7 +326,8 @@ impl Driver for BalloonDriver {
         let balloon = Balloon::new(dev, reporter, counters, shrinks_memory, hinting)?;
         let debugfs = DebugFs::new(balloon.clone())?;
         Ok(try_pin_init!(Bound {
-            oom <- OomNotifier::new(balloon.clone()),
+            oom <- Notifier::new(balloon.clone()),
+            hotplug <- Notifier::new(balloon.clone()),
             shrinker,
             debugfs <- debugfs,
             balloon,
@@ -334,6 +339,7 @@ impl Driver for BalloonDriver {
         if dev.has_feature(bindings::VIRTIO_BALLOON_F_DEFLATE_ON_OOM) {
             data.oom.register()?;
         }
+        data.hotplug.register()?;
         let generic: &kernel::device::Device = (**dev).as_ref();
         match data.balloon.reporter.lock().format() {
             Format::PageBitmaps => dev_info!(
@@ -368,12 +374,14 @@ impl Driver for BalloonDriver {
 
     fn remove(_dev: &virtio::Device<Core<'_>>, data: Pin<&Self::Data>) {
         data.oom.unregister();
+        data.hotplug.unregister();
         Balloon::quiesce(&data.balloon);
         data.balloon.disconnect();
     }
 
     fn shutdown(_dev: &virtio::Device<Core<'_>>, data: Pin<&Self::Data>) {
         data.oom.unregister();
+        data.hotplug.unregister();
         Balloon::quiesce(&data.balloon);
     }
 

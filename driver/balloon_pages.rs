@@ -10,6 +10,7 @@
 
 use crate::{
     bindings,
+    bitmap::PfnRange,
     blocks::Order,
     compaction,
     lru_ring::LruRing,
@@ -150,6 +151,14 @@ impl BalloonPages {
                 pages.push(block);
             }
         }
+        mark(&pages, false);
+        self.count(&pages, Way::OutOf);
+        pages
+    }
+
+    /// Takes all blocks out of the balloon that have pages of the range.
+    pub(crate) fn dequeue_blocks_in(&self, range: PfnRange) -> PageList<Given> {
+        let pages = self.blocks.lock().split_off(range);
         mark(&pages, false);
         self.count(&pages, Way::OutOf);
         pages

@@ -45,6 +45,11 @@ impl PfnRange {
         })
     }
 
+    /// Whether the two have pages in common.
+    pub(crate) fn meets(self, other: Self) -> bool {
+        self.min <= other.max && other.min <= self.max
+    }
+
     /// The PFNs of the range.
     pub(crate) fn pfns(self) -> impl Iterator<Item = u64> + Clone {
         let len = self.max.saturating_sub(self.min).saturating_add(1);

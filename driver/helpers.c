@@ -2,6 +2,7 @@
 
 #include <linux/device.h>
 #include <linux/list.h>
+#include <linux/memory.h>
 #include <linux/mm.h>
 #include <linux/moduleparam.h>
 #include <linux/poison.h>
@@ -193,6 +194,29 @@ void balloon_bmap_free_block(struct page *page, unsigned int order)
 void *balloon_bmap_page_address(const struct page *page)
 {
 	return page_address(page);
+}
+
+int balloon_bmap_register_memory_notifier(struct notifier_block *block)
+{
+	return register_memory_notifier(block);
+}
+
+void balloon_bmap_unregister_memory_notifier(struct notifier_block *block)
+{
+	unregister_memory_notifier(block);
+}
+
+/* Returns whether memory is about to go offline, and which. */
+bool balloon_bmap_goes_offline(unsigned long action, const void *data, unsigned long *start,
+			       unsigned long *pages)
+{
+	const struct memory_notify *notify = data;
+
+	if (action != MEM_GOING_OFFLINE)
+		return false;
+	*start = notify->start_pfn;
+	*pages = notify->nr_pages;
+	return true;
 }
 
 struct shrinker *balloon_bmap_shrinker_alloc(void)

@@ -9,6 +9,7 @@
 
 struct device;
 struct list_head;
+struct notifier_block;
 struct page;
 struct shrinker;
 struct virtio_device;
@@ -46,6 +47,12 @@ struct page *balloon_bmap_alloc_movable(unsigned int order);
 struct page *balloon_bmap_alloc_block(unsigned int order);
 void balloon_bmap_free_block(struct page *page, unsigned int order);
 void *balloon_bmap_page_address(const struct page *page);
+
+int balloon_bmap_register_memory_notifier(struct notifier_block *block);
+void balloon_bmap_unregister_memory_notifier(struct notifier_block *block);
+bool balloon_bmap_goes_offline(unsigned long action, const void *data, unsigned long *start,
+			       unsigned long *pages);
+
 struct shrinker *balloon_bmap_shrinker_alloc(void);
 struct workqueue_struct *balloon_bmap_alloc_workqueue(void);
 

@@ -168,6 +168,28 @@ impl<S: State> PageList<S> {
         }
     }
 
+    /// Takes all blocks that have pages of a range.
+    pub(crate) fn split_off(&mut self, range: PfnRange) -> Self {
+        let mut those = Self::empty();
+        for order in Order::all() {
+            let index = order.index();
+            if let (Some(ours), Some(theirs)) =
+                (self.rings.get_mut(index), those.rings.get_mut(index))
+            {
+                let mut all = core::mem::replace(ours, LruRing::new());
+                while let Some(page) = all.pop() {
+                    // INVARIANT: All three are rings of the same order.
+                    if range.meets(block_range(order, page)) {
+                        theirs.push(page);
+                    } else {
+                        ours.push(page);
+                    }
+                }
+            }
+        }
+        those
+    }
+
     /// The same pages, of which the host now knows something else.
     fn become_<T: State>(mut self) -> PageList<T> {
         PageList {
@@ -208,7 +230,7 @@ impl Iterator for Ranges<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (order, page) = self.0.next()?;
-        Some(PfnRange::block(page_pfn(page), units(order.pages())))
+        Some(block_range(order, page))
     }
 }
 
@@ -293,6 +315,11 @@ impl<S: State> Drop for PageList<S> {
             while self.pop(order).is_some() {}
         }
     }
+}
+
+/// The PFNs of a block, in units of 4 KiB.
+fn block_range(order: Order, page: NonNull<bindings::page>) -> PfnRange {
+    PfnRange::block(page_pfn(page), units(order.pages()))
 }
 
 /// The first PFN of a page, in units of 4 KiB.

@@ -300,19 +300,39 @@ impl Balloon {
     /// This allocates nothing, and the reporter's lock is never held across an allocation.
     pub(crate) fn relieve(&self, wanted: usize) -> usize {
         self.back_off.ran_out();
-        let pages = self.pages.dequeue_whole(wanted);
-        let mut freed = pages.len();
-        match self.told_taken_back(&pages) {
-            Ok(released) => self.take_back(pages, wanted, released),
-            Err(_) => {
-                self.pages.enqueue(pages);
-                freed = 0;
-            }
-        }
-        self.write_actual();
+        let freed = self.hand_back(self.pages.dequeue_whole(wanted), wanted);
         self.counters.oom_calls.inc();
         self.counters.oom_pages.add_len(freed);
         self.window(wanted, freed).oom();
+        freed
+    }
+
+    /// Has no blocks in these pages of the guest any more. Returns whether there were some.
+    ///
+    /// Those that the host has not read about yet stay.
+    pub(crate) fn vacate(&self, range: PfnRange) -> bool {
+        let pages = self.pages.dequeue_blocks_in(range);
+        let wanted = pages.len();
+        self.hand_back(pages, wanted) > 0
+    }
+
+    /// Frees pages on behalf of somebody else than the size worker, and returns how many.
+    fn hand_back(&self, pages: PageList<Given>, wanted: usize) -> usize {
+        let moved = pages.len();
+        if moved == 0 {
+            return 0;
+        }
+        let freed = match self.told_taken_back(&pages) {
+            Ok(released) => {
+                self.take_back(pages, wanted, released);
+                moved
+            }
+            Err(_) => {
+                self.pages.enqueue(pages);
+                0
+            }
+        };
+        self.write_actual();
         freed
     }
 

@@ -31,11 +31,13 @@ mod cushion;
 mod debugfs;
 mod fault;
 mod hinting;
+mod hot_unplug;
 #[cfg(CONFIG_KUNIT = "y")]
 mod kunit;
 mod lru_ring;
 mod memory_info;
 mod message;
+mod notifier;
 mod oom;
 mod outbox;
 mod pages;

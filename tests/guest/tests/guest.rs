@@ -15,9 +15,9 @@ use guest_tests::qemu::Machine;
 use guest_tests::vm::{Driver, Setup, Wire};
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
-    floor, fragmented, hibernation, hinting, hotplug, interrupts, kexec, lifecycle, memory_map,
-    migration, observation, oom, parameters, reclaim, reload, reporting, statistics, stress,
-    targets, transfer, two_devices, wakeup,
+    floor, fragmented, hibernation, hinting, hot_unplug, hotplug, interrupts, kexec, lifecycle,
+    memory_map, migration, observation, oom, parameters, reclaim, reload, reporting, statistics,
+    stress, targets, transfer, two_devices, wakeup,
 };
 
 /// Boots a guest, proves something, and ends with [`guest_tests::vm::Vm::finish`].
@@ -75,6 +75,7 @@ const COMMON: &[(&str, Scenario)] = &[
 const OURS: &[(&str, Scenario)] = &[
     ("observation", observation::observation),
     ("bound", reclaim::bound),
+    ("hot_unplug", hot_unplug::hot_unplug),
 ];
 
 /// What a device with all features is for.

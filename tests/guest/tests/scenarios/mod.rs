@@ -4,6 +4,7 @@ pub mod floor;
 pub mod fragmented;
 pub mod hibernation;
 pub mod hinting;
+pub mod hot_unplug;
 pub mod hotplug;
 pub mod interrupts;
 pub mod kexec;
