@@ -78,9 +78,9 @@ const STATS_QUEUE: u32 = 2;
 
 /// A balloon.
 ///
-/// Locks: the reporter's, under which the device is waited for, comes before the kernel's lock of
-/// all balloons, which is taken inside [`BalloonPages`]. Pages are allocated under neither. The
-/// lock of the statistics is taken alone.
+/// Locks: that of the window in flight comes before the reporter's. Under both the device is waited
+/// for. The kernel's lock of all balloons, which is taken inside [`BalloonPages`], comes last. Pages
+/// are allocated under none of them. The lock of the statistics is taken alone.
 #[pin_data]
 pub(crate) struct Balloon {
     pub(crate) dev: ARef<virtio::Device>,

@@ -176,12 +176,16 @@ impl Balloon {
         if !self.shortage.is_worth_a_try() {
             return Ok(0);
         }
+        let gathering = self.back_off.gather();
         let is_low = memory_info::available_pages() < 2 * WINDOW;
         let cushion = is_low.then(Cushion::take);
         let pages = PageList::allocate(wanted, whole_blocks(), || !self.back_off.is_due());
         drop(cushion);
         if self.back_off.is_due() {
             // The guest needs them more.
+            let called_off = pages.len();
+            drop(pages);
+            self.back_off.call_off(called_off);
             return Ok(0);
         }
 
@@ -197,16 +201,19 @@ impl Balloon {
         self.extend_bitmaps(PfnRange::of(pages.ranges()));
 
         self.settle()?;
+        let mut in_flight = self.in_flight.lock();
         let sent = self
             .reporter
             .lock()
             .send(Direction::Inflate, pages.ranges());
         // Also when the host does not answer: what it may have read counts as given.
-        *self.in_flight.lock() = Some(InFlight {
+        *in_flight = Some(InFlight {
             direction: Direction::Inflate,
             pages: pages.given(),
             wanted,
         });
+        drop(in_flight);
+        drop(gathering);
         sent.map(|_| got)
     }
 
@@ -257,12 +264,16 @@ impl Balloon {
     ///
     /// Those of [`crate::reporter::Reporter::flush`].
     fn settle(&self) -> Result {
-        let flushed = self.reporter.lock().flush();
+        let (flight, flushed) = {
+            let mut in_flight = self.in_flight.lock();
+            let flushed = self.reporter.lock().flush();
+            (in_flight.take(), flushed)
+        };
         let Some(InFlight {
             direction,
             pages,
             wanted,
-        }) = self.in_flight.lock().take()
+        }) = flight
         else {
             return flushed.map(drop);
         };
@@ -297,10 +308,19 @@ impl Balloon {
 
     /// Gives some `wanted` pages to a guest that has run out of memory, and returns how many.
     ///
-    /// This allocates nothing, and the reporter's lock is never held across an allocation.
+    /// This allocates nothing, and the locks that it takes are never held across an allocation.
     pub(crate) fn relieve(&self, wanted: usize) -> usize {
+        let called_off = self.back_off.called_off();
         self.back_off.ran_out();
-        let freed = self.hand_back(self.pages.dequeue_whole(wanted), wanted);
+        let mut freed = self.hand_back(self.pages.dequeue_whole(wanted), wanted);
+        if freed == 0 && wanted > 0 {
+            // All there is may be on its way into the balloon.
+            self.back_off.await_gathered();
+            freed = self.back_off.called_off().wrapping_sub(called_off);
+        }
+        if freed == 0 && wanted > 0 && self.settle().is_ok() {
+            freed = self.hand_back(self.pages.dequeue_whole(wanted), wanted);
+        }
         self.counters.oom_calls.inc();
         self.counters.oom_pages.add_len(freed);
         self.window(wanted, freed).oom();

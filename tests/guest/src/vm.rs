@@ -330,12 +330,15 @@ impl Vm {
     /// Waits until the device has been told of a balloon of this size.
     pub fn await_actual(&mut self, pages: u64) -> Result<()> {
         let mut actual = 0;
-        wait_until(TARGET_TIMEOUT, "the balloon's target", || {
+        let reached = wait_until(TARGET_TIMEOUT, "the balloon's target", || {
             self.qemu.expect_alive()?;
             actual = self.actual()?;
             Ok(actual == pages)
+        });
+        reached.with_context(|| {
+            let memory = self.guest.memory();
+            format!("the target is {pages} pages, actual is {actual}: {memory:?}")
         })
-        .with_context(|| format!("the target is {pages} pages, actual is {actual}"))
     }
 
     /// Checks that guest and device agree, to the page, on a balloon of this size.

@@ -39,7 +39,7 @@ pub fn wide_span(mut setup: Setup, directory: &Path) -> Result<()> {
     );
     vm.load()?;
     // More than either piece holds.
-    for pages in [vm.ram * 3 / 4, vm.ram / 4, vm.ram * 4 / 5, 0] {
+    for pages in [vm.ram * 2 / 3, vm.ram / 4, vm.ram * 3 / 4, 0] {
         vm.reach(pages)?;
     }
     vm.finish()

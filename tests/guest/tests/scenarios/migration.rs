@@ -27,7 +27,7 @@ pub fn migration(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.expect_balloon(half)?;
     vm.guest.verify_file(FILE, BYTES, 1)?;
 
-    let most = vm.ram * 3 / 4;
+    let most = vm.ram * 2 / 3;
     interrupt(&mut vm, 0, most)?;
     vm.begin_migration(&state)?;
     vm.end_migration(&state)?;

@@ -9,13 +9,13 @@ use guest_tests::process::wait_until;
 use guest_tests::vm::{Driver, Setup, Vm};
 use guest_tests::PAGE_SIZE;
 
-/// Half, three quarters, four fifths and all of RAM, odd numbers of pages, and a target above RAM.
+/// Half, two thirds, three quarters and all of RAM, odd numbers of pages, and a target above RAM.
 pub fn targets(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.memory_mib = 1024;
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
     vm.expect_balloon(0)?;
-    for pages in [vm.ram / 2, vm.ram * 3 / 4, vm.ram * 4 / 5, vm.ram / 2] {
+    for pages in [vm.ram / 2, vm.ram * 2 / 3, vm.ram * 3 / 4, vm.ram / 2] {
         vm.reach(pages)?;
     }
     // The distribution's driver may starve the guest there, and a debugging kernel may starve itself: it
@@ -51,7 +51,7 @@ fn all_of_ram(vm: &mut Vm) -> Result<()> {
             // It may grow while it is looked at: the figures fit each other once it does not.
             let actual = vm.actual()?;
             memory = vm.guest.memory()?;
-            Ok(memory.nr_balloon_pages > vm.ram * 4 / 5
+            Ok(memory.nr_balloon_pages > vm.ram * 3 / 4
                 && actual == memory.nr_balloon_pages
                 && vm.expect_consistent(&memory).is_ok())
         },
