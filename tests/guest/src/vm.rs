@@ -273,6 +273,12 @@ impl Vm {
         Ok(())
     }
 
+    /// Expects all that the guest has killed for want of memory so far, whoever it was.
+    pub fn count_all_oom_kills(&mut self) -> Result<()> {
+        self.oom_kills = usize::try_from(self.guest.memory()?.oom_kill)?;
+        Ok(())
+    }
+
     /// All the driver says, but for "Out of puff", which is about memory and not about a probe.
     fn probe_lines(&self) -> Result<Vec<String>> {
         let log = self.qemu.guest_log()?;

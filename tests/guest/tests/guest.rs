@@ -102,6 +102,9 @@ const HINTING: &[(&str, Scenario)] = &[
     ("hinting_under_pressure", hinting::hinting_under_pressure),
 ];
 
+/// What it is to run out of memory with either driver.
+const SURVIVAL: &[(&str, Scenario)] = &[("oom_survival", oom::oom_survival)];
+
 /// Two devices of different makers.
 const TWO: &[(&str, Scenario)] = &[("two_devices", two_devices::two_devices)];
 
@@ -262,7 +265,14 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
     if environment::long() {
         let all = &[EVERYWHERE, MODULE, COMMON, MIGRATION];
         add("stock_qemu", stock, qemu, pfns, all);
-        add("stock_all_qemu", stock, all_of_qemu, pfns, &[HINTING]);
+        add(
+            "stock_all_qemu",
+            stock,
+            all_of_qemu,
+            pfns,
+            &[HINTING, SURVIVAL],
+        );
+        add("all_qemu", ours, all_of_qemu, pfns, &[SURVIVAL]);
     } else {
         add("stock_qemu", stock, qemu, pfns, &[CORE, COMMON]);
     }

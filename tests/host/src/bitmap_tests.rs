@@ -117,3 +117,20 @@ fn pages_come_out_in_ascending_order() {
     assert!(map.pfns().eq([7, 62, 63, 64, 65, 1000, 1001, 1002]));
     assert!(PfnRange::block(62, 4).pfns().eq(62..66));
 }
+
+#[test]
+fn ranges_meet_where_they_have_a_page_in_common() {
+    let range = PfnRange::block(10, 5);
+    for (pfn, len, meets) in [
+        (9, 1, false),
+        (9, 2, true),
+        (12, 1, true),
+        (0, 100, true),
+        (14, 1, true),
+        (15, 1, false),
+    ] {
+        let other = PfnRange::block(pfn, len);
+        assert_eq!(range.meets(other), meets, "{other:?}");
+        assert_eq!(other.meets(range), meets, "{other:?}");
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use guest_tests::environment;
 use guest_tests::process::wait_until;
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::{Driver, Setup, Vm};
 use guest_tests::{MIB, PAGE_SIZE};
 
 use super::parameters::set_parameter;
@@ -28,13 +28,7 @@ pub fn oom(mut setup: Setup, directory: &Path) -> Result<()> {
     let runs = if environment::long() { 20 } else { 3 };
     let (mut vm, target, wanted) = boot(&mut setup, directory)?;
     for run in 1..=runs {
-        if run % 2 == 1 {
-            vm.reach(target)?;
-        } else {
-            // It still grows when the process begins, and has a long way to go.
-            vm.reach(target / 2)?;
-            vm.set_target(vm.ram - 1)?;
-        }
+        inflate(&mut vm, run, target)?;
         ensure!(
             vm.guest.feed(wanted)?,
             "the process was killed in run {run} of {runs}"
@@ -60,6 +54,46 @@ pub fn oom(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.expect_balloon(target)?;
     expect_politeness(&tracing::events(&mut vm)?)?;
     vm.finish()
+}
+
+/// How many of 20 processes live next to a balloon that has just been loaded: all with the project's
+/// driver. The distribution's is only counted, for comparison.
+pub fn oom_survival(mut setup: Setup, directory: &Path) -> Result<()> {
+    const RUNS: usize = 20;
+    let (mut vm, target, wanted) = boot(&mut setup, directory)?;
+    let mut lived = 0;
+    for run in 1..=RUNS {
+        inflate(&mut vm, run, target)?;
+        if vm.guest.feed(wanted)? {
+            lived += 1;
+            vm.guest.starve()?;
+        }
+        vm.count_all_oom_kills()?;
+        vm.unload()?;
+        vm.load()?;
+    }
+    let driver = vm.driver();
+    println!(
+        "oom: {lived} of {RUNS} processes lived with {}",
+        driver.name()
+    );
+    ensure!(
+        lived == RUNS || driver == Driver::Stock,
+        "{lived} of {RUNS} processes lived"
+    );
+    vm.reach(0)?;
+    vm.finish()
+}
+
+/// Has the balloon at its target, or on a long way that it has begun: by turns.
+fn inflate(vm: &mut Vm, run: usize, target: u64) -> Result<()> {
+    if run % 2 == 1 {
+        vm.reach(target)?;
+    } else {
+        vm.reach(target / 2)?;
+        vm.set_target(vm.ram - 1)?;
+    }
+    Ok(())
 }
 
 /// A balloon that may not give way, or is told not to, keeps its size, and a process is killed.
