@@ -186,6 +186,7 @@ impl Balloon {
             let called_off = pages.len();
             drop(pages);
             self.back_off.call_off(called_off);
+            self.counters.out_of_puff.inc();
             return Ok(0);
         }
 
