@@ -5,6 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 help:
 	@echo 'make run       show a stock Debian guest giving memory back through page bitmaps'
+	@echo '               DEVICE=qemu: of the QEMU of make qemu'
 	@echo 'make check     formats, lints, host tests and guest tests'
 	@echo 'make check-long the same with further trials, and more stress'
 	@echo 'make check-install install the driver in Debian guests as README.md says, and boot them'
@@ -13,7 +14,9 @@ help:
 	@echo 'make check-debug    guest tests in a kernel that looks for misuse of memory and locks, and for leaks'
 	@echo 'make check-builtin  guest tests in a kernel that has the driver built in'
 	@echo 'make check-kunit    KUnit tests in User-mode Linux'
+	@echo 'make check-qemu     tests of the QEMU with page bitmaps, without a guest'
 	@echo 'make tree KDIR=/path  put the driver into the kernel source there, or bring it up to date'
+	@echo 'make qemu      build a QEMU whose own balloon takes page bitmaps, by the patches in patches/qemu'
 	@echo 'make install   in a guest: have DKMS build the driver for its kernels, and load it in place of virtio_balloon'
 	@echo 'make uninstall undo that'
 	@echo 'make paths     print where the kernel, the modules, QEMU and the device lie, as KEY=VALUE'
@@ -23,7 +26,7 @@ help:
 	@echo 'SERIES=7.2 make COMMAND: with that series of Linux, and build/linux-7.2/ instead of build/'
 
 run:
-	@scripts/with-guest sh -c 'cargo build --release -p guest-tests --bins && exec cargo run --quiet --release -p guest-tests --bin run'
+	@scripts/run "$(DEVICE)"
 
 check:
 	@scripts/check
@@ -39,6 +42,12 @@ check-builtin:
 
 check-kunit:
 	@scripts/check-kunit
+
+check-qemu:
+	@scripts/check-qemu
+
+qemu:
+	@scripts/qemu
 
 check-install:
 	@scripts/check-install
@@ -64,5 +73,5 @@ clean:
 distclean:
 	@scripts/distclean
 
-.PHONY: help run check check-long check-debug check-builtin check-kunit check-install tree modules install \
+.PHONY: help run check check-long check-debug check-builtin check-kunit check-qemu check-install qemu tree modules install \
 	uninstall paths clean distclean

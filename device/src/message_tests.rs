@@ -41,6 +41,44 @@ fn decoded(entries: &[u8]) -> Vec<PageRange> {
     decode_bitmap(entries, &Ram).unwrap().ranges
 }
 
+/// The messages that all devices have to read alike, QEMU's too.
+#[test]
+fn golden_messages() {
+    /// PFNs 0x100 to 0x7fff.
+    struct Golden;
+    impl GuestPages for Golden {
+        fn contains(&self, range: PageRange) -> bool {
+            range.start_pfn >= 0x100 && range.end_pfn().is_some_and(|end| end <= 0x8000)
+        }
+    }
+    let hex = |digits| u64::from_str_radix(digits, 16).unwrap();
+
+    let mut messages = 0;
+    let lines = include_str!("../../tests/golden/page-bitmaps.txt").lines();
+    for line in lines.filter(|line| !line.starts_with('#')) {
+        let (message, pages) = line.split_once(" = ").unwrap();
+        let (name, digits) = message.split_once(' ').unwrap();
+        let bytes: Vec<u8> = (0..digits.len() / 2)
+            .map(|byte| u8::from_str_radix(&digits[2 * byte..2 * byte + 2], 16).unwrap())
+            .collect();
+        let expected = match pages {
+            "refused" => None,
+            "-" => Some(Vec::new()),
+            list => Some(
+                list.split(' ')
+                    .map(|range| range.split_once('+').unwrap())
+                    .map(|(start_pfn, pages)| (hex(start_pfn), hex(pages)))
+                    .map(|(start_pfn, pages)| PageRange { start_pfn, pages })
+                    .collect(),
+            ),
+        };
+        let ranges = decode_response(&bytes, &Golden).ok();
+        assert_eq!(ranges.map(|message| message.ranges), expected, "{name}");
+        messages += 1;
+    }
+    assert!(messages > 20, "{messages} messages");
+}
+
 #[test]
 fn golden_bytes_of_a_whole_message() {
     #[rustfmt::skip]

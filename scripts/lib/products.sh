@@ -2,6 +2,7 @@
 # All that a guest with this driver and this device needs, built where it is missing or older than its source.
 
 . "$SCRIPTS/lib/own-kernels.sh"
+. "$SCRIPTS/lib/qemu.sh"
 
 # ensure_products: set KERNEL, MODULE, STOCK_MODULE, QEMU, DEVICE and ROOT, and what ensure_kernel sets. VBB_GUEST
 # chooses a kernel of our own instead of the distribution's: debug, or builtin, which has no modules.
@@ -19,7 +20,7 @@ ensure_products() {
 	DEVICE=$BUILD/cargo/x86_64-unknown-linux-gnu/release/vhost-device-balloon
 	"$SCRIPTS/in-root" cargo build --release -p vhost-device-balloon >&2
 	QEMU=$BUILD/qemu
-	write_qemu
+	write_qemu "$QEMU" "$ROOT/usr/bin/qemu-system-x86_64"
 }
 
 # exec_with_products COMMAND...: in the root, with the variables that tests/guest reads.
@@ -42,25 +43,4 @@ ensure_faulty_modules() {
 		"${build[@]}" MO="$FAULTY_MODULES/$fault" BALLOON_BMAP_FAULTS="$fault"
 		ln -sf "$fault/virtio-balloon-bmap.ko" "$FAULTY_MODULES/$fault.ko"
 	done
-}
-
-# QEMU runs outside the root too, by the root's own loader.
-write_qemu() {
-	cat >"$QEMU.$$" <<-END
-		#!/bin/sh
-		root=$(quote "$ROOT")
-		exec "\$root/lib64/ld-linux-x86-64.so.2" --library-path "\$root/usr/lib/x86_64-linux-gnu" \\
-			"\$root/usr/bin/qemu-system-x86_64" -L "\$root/usr/share/qemu" -L "\$root/usr/share/seabios" "\$@"
-	END
-	chmod +x "$QEMU.$$"
-	mv "$QEMU.$$" "$QEMU"
-}
-
-# quote WORD: print it so that a shell reads it as one word, plain where it can be.
-quote() {
-	if [[ $1 =~ ^[A-Za-z0-9_./+:@%=-]+$ ]]; then
-		printf '%s' "$1"
-	else
-		printf '%q' "$1"
-	fi
 }

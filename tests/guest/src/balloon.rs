@@ -27,6 +27,8 @@ const THREAD_ID: &str = "hints0";
 pub enum Device {
     /// QEMU's virtio-balloon.
     Qemu(Features),
+    /// The same with the patches in patches/qemu.
+    NativeQemu(Features),
     /// `vhost-device-balloon`.
     Daemon(Features),
 }
@@ -34,7 +36,7 @@ pub enum Device {
 /// What a device offers beside statistics, which both always do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// PAGE_BITMAP, which only the daemon has.
+    /// PAGE_BITMAP, which QEMU has with the patches only.
     pub page_bitmap: bool,
     /// MUST_TELL_HOST, which only the daemon has.
     pub must_tell_host: bool,
@@ -73,17 +75,16 @@ impl Device {
     /// What it offers.
     pub fn features(&mut self) -> &mut Features {
         match self {
-            Self::Qemu(features) | Self::Daemon(features) => features,
+            Self::Qemu(features) | Self::NativeQemu(features) | Self::Daemon(features) => features,
         }
     }
 
     /// What it needs QEMU to have, as arguments.
     pub fn needs(self) -> Vec<String> {
         match self {
-            Self::Qemu(Features {
-                free_page_hint: true,
-                ..
-            }) => vec!["-object".into(), format!("iothread,id={THREAD_ID}")],
+            Self::Qemu(features) | Self::NativeQemu(features) if features.free_page_hint => {
+                vec!["-object".into(), format!("iothread,id={THREAD_ID}")]
+            }
             _ => Vec::new(),
         }
     }
@@ -91,7 +92,7 @@ impl Device {
     /// QEMU's description of the device, for -device and device_add.
     pub fn description(self) -> Value {
         match self {
-            Self::Qemu(features) => {
+            Self::Qemu(features) | Self::NativeQemu(features) => {
                 let mut device = json!({
                     "driver": "virtio-balloon-pci", "id": DEVICE_ID,
                     "deflate-on-oom": features.deflate_on_oom,
@@ -101,6 +102,9 @@ impl Device {
                 if features.free_page_hint {
                     device["free-page-hint"] = json!(true);
                     device["iothread"] = json!(THREAD_ID);
+                }
+                if let Self::NativeQemu(_) = self {
+                    device["page-bitmap"] = json!(features.page_bitmap);
                 }
                 device
             }

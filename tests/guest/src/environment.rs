@@ -61,6 +61,11 @@ pub fn qemu() -> Result<PathBuf> {
     file("VBB_QEMU")
 }
 
+/// The same with the patches in patches/qemu.
+pub fn native_qemu() -> Result<PathBuf> {
+    file("VBB_QEMU_NATIVE")
+}
+
 /// The modules `FAULT.ko` with a fault built in, where `VBB_FAULTY_MODULES` names their directory.
 pub fn faulty_modules() -> Result<Vec<(String, PathBuf)>> {
     let Ok(directory) = variable("VBB_FAULTY_MODULES") else {

@@ -33,6 +33,8 @@ pub struct Machine {
     pub far_memory: Option<FarMemory>,
     /// More words for the kernel's command line.
     pub command_line: String,
+    /// QEMU is the one with the patches in patches/qemu.
+    pub native: bool,
     /// More arguments for QEMU.
     pub devices: Vec<String>,
     /// A reset starts the guest again; otherwise it ends QEMU.
@@ -61,6 +63,7 @@ impl Default for Machine {
             preallocated: false,
             far_memory: None,
             command_line: String::new(),
+            native: false,
             devices: Vec::new(),
             resets: false,
             incoming: None,
@@ -109,7 +112,11 @@ impl Qemu {
                 (kernel, initrd, "root=/dev/vda rw")
             }
         };
-        let mut command = Command::new(environment::qemu()?);
+        let mut command = Command::new(if machine.native {
+            environment::native_qemu()?
+        } else {
+            environment::qemu()?
+        });
         command
             .args(accelerator.arguments())
             .args(["-machine", "q35,memory-backend=ram", "-smp", "2"])

@@ -139,7 +139,7 @@ impl Vm {
     /// built in.
     pub fn boot(setup: &Setup, directory: &Path) -> Result<Self> {
         let daemon = match setup.device {
-            Device::Qemu(_) => None,
+            Device::Qemu(_) | Device::NativeQemu(_) => None,
             Device::Daemon(features) => Some(Daemon::start(features, directory)?),
         };
         Self::boot_with(setup, daemon, directory)
@@ -155,6 +155,7 @@ impl Vm {
         }
         let mut machine = setup.machine.clone();
         machine.devices.extend(setup.device.needs());
+        machine.native |= matches!(setup.device, Device::NativeQemu(_));
         if setup.plugged {
             if let Some(daemon) = &daemon {
                 let chardev = format!("socket,id={CHARDEV_ID},path={}", daemon.socket_path());

@@ -105,6 +105,20 @@ const HINTING: &[(&str, Scenario)] = &[
 /// What it is to run out of memory with either driver.
 const SURVIVAL: &[(&str, Scenario)] = &[("oom_survival", oom::oom_survival)];
 
+/// What shows that QEMU reads page bitmaps as the daemon does.
+const NATIVE: &[(&str, Scenario)] = &[
+    ("targets", targets::targets),
+    ("reclaim", reclaim::reclaim),
+    ("fragmented", fragmented::fragmented),
+    ("compaction", fragmented::compaction),
+    ("reload", reload::reload),
+    ("retarget", transfer::retarget),
+    ("stop_cont", transfer::stop_cont),
+    ("reset", lifecycle::reset),
+    ("suspend", lifecycle::suspend),
+    ("bound", reclaim::bound),
+];
+
 /// Two devices of different makers.
 const TWO: &[(&str, Scenario)] = &[("two_devices", two_devices::two_devices)];
 
@@ -213,6 +227,23 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
     add("pfn_qemu", ours, qemu, pfns, all);
     add("all_qemu", ours, all_of_qemu, pfns, &[PARITY, HINTING]);
     add("all_device", ours, all_of_daemon, bitmaps, &[PARITY]);
+    if environment::native_qemu().is_ok() {
+        let native = |page_bitmap| {
+            Device::NativeQemu(Features {
+                page_bitmap,
+                ..Features::QEMU
+            })
+        };
+        let all = Device::NativeQemu(Features::ALL);
+        let scenarios = &[NATIVE, MIGRATION];
+        add("bitmap_native", ours, native(true), bitmaps, scenarios);
+        add("all_native", ours, all, bitmaps, &[BESIDE, HINTING]);
+        // Only one side knows the bitmaps.
+        add("pfn_native", ours, native(false), pfns, &[CORE]);
+        if kernel == Kernel::Distribution {
+            add("stock_native", Driver::Stock, native(true), pfns, &[CORE]);
+        }
+    }
     add(
         "pfn_device",
         ours,

@@ -30,6 +30,15 @@ fn main() -> ExitCode {
 }
 
 fn demonstrate() -> Result<()> {
+    let features = Features {
+        page_bitmap: true,
+        ..Features::default()
+    };
+    let device = match std::env::args().nth(1).as_deref() {
+        None | Some("daemon") => Device::Daemon(features),
+        Some("qemu") => Device::NativeQemu(features),
+        Some(other) => bail!("{other} is no device; there are daemon and qemu"),
+    };
     println!("Looking for an accelerator");
     println!(
         "Guest: {GUEST_MIB} MiB, 2 processors, {}",
@@ -47,10 +56,7 @@ fn demonstrate() -> Result<()> {
                 memory_mib: GUEST_MIB,
                 ..Machine::default()
             },
-            device: Device::Daemon(Features {
-                page_bitmap: true,
-                ..Features::default()
-            }),
+            device,
             driver: Driver::Ours(parameters),
             wire,
             plugged: true,
@@ -115,7 +121,7 @@ impl Demonstration<'_> {
 
     /// Sends the balloon to a size and notes what that took.
     fn leg(&mut self, vm: &mut Vm, queue: &'static str, pages: u64) -> Result<()> {
-        let traffic = Traffic::of(&vm.counters()?, queue)?;
+        let traffic = Traffic::of(vm, queue)?;
         let host_before = vm.qemu.resident()?;
         let total_before = vm.guest.memory()?.total;
         let time = vm.reach(pages)?;
@@ -123,7 +129,7 @@ impl Demonstration<'_> {
             wire: self.wire.name(),
             queue,
             time,
-            traffic: Traffic::of(&vm.counters()?, queue)?.since(&traffic)?,
+            traffic: Traffic::of(vm, queue)?.since(&traffic)?,
             host_mib: (host_before / MIB, vm.qemu.resident()? / MIB),
             mem_total_mib: (
                 total_before * PAGE_SIZE / MIB,

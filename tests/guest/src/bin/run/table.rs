@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use comfy_table::{presets, CellAlignment, Table};
+use guest_tests::vm::Vm;
 use serde_json::Value;
 
 /// One way of the balloon, up or down.
@@ -29,8 +30,20 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// What the device counts for one of its queues.
-    pub fn of(counters: &Value, queue: &str) -> Result<Self> {
+    /// What has gone through a queue by now, as the daemon counts or, with another device, the driver.
+    pub fn of(vm: &mut Vm, queue: &str) -> Result<Self> {
+        if vm.daemon.is_some() {
+            return Self::by_device(&vm.counters()?, queue);
+        }
+        let mut count = |name: &str| vm.driver_counter(&format!("{queue}_{name}"));
+        Ok(Self {
+            messages: count("messages")?,
+            bytes: count("bytes")?,
+            notifications: count("notifications")?,
+        })
+    }
+
+    fn by_device(counters: &Value, queue: &str) -> Result<Self> {
         let count = |name: &str| {
             counters[queue][name]
                 .as_u64()
@@ -96,8 +109,8 @@ mod tests {
 
     #[test]
     fn traffic_is_the_difference_of_counters() {
-        let before = Traffic::of(&counters(10), "inflate").unwrap();
-        let after = Traffic::of(&counters(30), "inflate").unwrap();
+        let before = Traffic::by_device(&counters(10), "inflate").unwrap();
+        let after = Traffic::by_device(&counters(30), "inflate").unwrap();
         assert_eq!(
             after.since(&before).unwrap(),
             Traffic {
@@ -107,7 +120,7 @@ mod tests {
             }
         );
         assert!(before.since(&after).is_err());
-        assert!(Traffic::of(&counters(1), "deflate").is_err());
+        assert!(Traffic::by_device(&counters(1), "deflate").is_err());
     }
 
     #[test]
