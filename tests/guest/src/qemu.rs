@@ -143,7 +143,7 @@ impl Qemu {
                 "-chardev".into(),
                 format!("socket,id=monitor,fd={}", qemu_monitor.as_raw_fd()),
             ])
-            .args(["-object", "monitor-qmp,id=qmp,chardev=monitor"])
+            .args(["-mon", "chardev=monitor,mode=control"])
             .args([
                 "-chardev".into(),
                 format!("socket,id=agent,fd={}", qemu_agent.as_raw_fd()),
