@@ -56,7 +56,7 @@ impl Vm {
     }
 
     /// The pages that the daemon holds, where it is the device.
-    fn device_pages(&mut self) -> Result<Option<PageSet>> {
+    pub fn device_pages(&mut self) -> Result<Option<PageSet>> {
         let Some(daemon) = &mut self.daemon else {
             return Ok(None);
         };

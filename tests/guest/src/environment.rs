@@ -68,7 +68,17 @@ pub fn native_qemu() -> Result<PathBuf> {
 
 /// The modules `FAULT.ko` with a fault built in, where `VBB_FAULTY_MODULES` names their directory.
 pub fn faulty_modules() -> Result<Vec<(String, PathBuf)>> {
-    let Ok(directory) = variable("VBB_FAULTY_MODULES") else {
+    modules_in("VBB_FAULTY_MODULES")
+}
+
+/// Further modules for the guest, where `VBB_MORE_MODULES` names their directory.
+pub fn more_modules() -> Result<Vec<(String, PathBuf)>> {
+    modules_in("VBB_MORE_MODULES")
+}
+
+/// The modules in the directory that a variable names, without `.ko`; none where it is not set.
+fn modules_in(name: &str) -> Result<Vec<(String, PathBuf)>> {
+    let Ok(directory) = variable(name) else {
         return Ok(Vec::new());
     };
     let mut modules = Vec::new();
@@ -77,12 +87,12 @@ pub fn faulty_modules() -> Result<Vec<(String, PathBuf)>> {
     {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "ko") {
-            let fault = path
+            let name = path
                 .file_stem()
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            modules.push((fault, path));
+            modules.push((name, path));
         }
     }
     modules.sort();
@@ -133,7 +143,11 @@ pub fn agent() -> Result<PathBuf> {
 
 /// Makes the directory for artefacts of this name, empty, under the build directory.
 pub fn artefacts(name: &str) -> Result<PathBuf> {
-    let dir = build_dir()?.join(name.replace("::", "/"));
+    empty(build_dir()?.join(name.replace("::", "/")))
+}
+
+/// Makes a directory, empty.
+pub fn empty(dir: PathBuf) -> Result<PathBuf> {
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
@@ -143,9 +157,19 @@ pub fn artefacts(name: &str) -> Result<PathBuf> {
 
 /// The directory under which all artefacts are kept.
 pub fn build_dir() -> Result<PathBuf> {
-    let dir = variable("VBB_BUILD")?.join("guest-tests");
+    build_dir_of("guest-tests")
+}
+
+/// The directory of this name for what is built or found out.
+pub fn build_dir_of(name: &str) -> Result<PathBuf> {
+    let dir = variable("VBB_BUILD")?.join(name);
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// The plugin that counts instructions under emulation.
+pub fn plugin() -> Result<PathBuf> {
+    file("VBB_PLUGIN")
 }
 
 fn file(name: &str) -> Result<PathBuf> {

@@ -19,7 +19,12 @@ pub const STOCK_MODULE: &str = "/modules/virtio_balloon.ko";
 
 /// Where the guest finds the project's module with a fault built in.
 pub fn faulty_module(fault: &str) -> String {
-    format!("/modules/{fault}.ko")
+    module(fault)
+}
+
+/// Where the guest finds a further module.
+pub fn module(name: &str) -> String {
+    format!("/modules/{name}.ko")
 }
 
 /// The archive, made once a process.
@@ -47,8 +52,9 @@ fn build() -> Result<PathBuf> {
     if environment::kernel_kind()? != Kernel::BuiltIn {
         archive.add_file(&MODULE[1..], &environment::module()?)?;
         archive.add_file(&STOCK_MODULE[1..], &environment::stock_module()?)?;
-        for (fault, module) in environment::faulty_modules()? {
-            archive.add_file(&faulty_module(&fault)[1..], &module)?;
+        let more = environment::more_modules()?;
+        for (name, file) in environment::faulty_modules()?.into_iter().chain(more) {
+            archive.add_file(&module(&name)[1..], &file)?;
         }
     }
     archive.finish()?;

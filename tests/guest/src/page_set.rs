@@ -30,6 +30,11 @@ impl PageSet {
         self.ranges.len()
     }
 
+    /// The ranges: the first page of each, and how many there are.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ranges.iter().copied()
+    }
+
     /// How many pages there are.
     pub fn pages(&self) -> u64 {
         self.ranges.iter().map(|range| range.1).sum()

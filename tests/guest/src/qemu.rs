@@ -14,10 +14,11 @@ use crate::accelerator::Accelerator;
 use crate::disk::Disk;
 use crate::environment::Kernel;
 use crate::guest::Guest;
+use crate::host_memory::HostMemory;
 use crate::process::Process;
 use crate::protocol::PORT_NAME;
 use crate::qmp::Qmp;
-use crate::{environment, host_memory, initramfs};
+use crate::{environment, initramfs};
 
 /// The bus that takes devices while the guest runs.
 const HOTPLUG_BUS: &str = "hotplug-port";
@@ -45,6 +46,8 @@ pub struct Machine {
     pub disk: Option<Disk>,
     /// The guest is one that was there before, and its log goes on.
     pub goes_on: bool,
+    /// What executes its instructions, where that is not to be the best there is.
+    pub accelerator: Option<Accelerator>,
 }
 
 /// A memory module at a place of its own.
@@ -69,11 +72,17 @@ impl Default for Machine {
             incoming: None,
             disk: None,
             goes_on: false,
+            accelerator: None,
         }
     }
 }
 
 impl Machine {
+    /// What executes its instructions.
+    pub fn accelerator(&self) -> Accelerator {
+        self.accelerator.unwrap_or_else(Accelerator::best)
+    }
+
     /// Adds a disk, /dev/nvme0n1, with the contents of `file`.
     pub fn add_disk(&mut self, file: &Path) -> Result<()> {
         self.devices.extend([
@@ -201,7 +210,12 @@ impl Qemu {
 
     /// Bytes of host memory that the guest's RAM takes.
     pub fn resident(&self) -> Result<u64> {
-        host_memory::resident(self.process.id())
+        self.host_memory()?.resident()
+    }
+
+    /// The guest's RAM, for a closer look at it.
+    pub fn host_memory(&self) -> Result<HostMemory> {
+        HostMemory::of(self.process.id())
     }
 
     /// Fails when QEMU has ended.

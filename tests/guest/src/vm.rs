@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::{json, Value};
 
-use crate::accelerator::Accelerator;
 use crate::audit::{audit, proofs_of_boot, trouble};
 use crate::balloon::{Daemon, Device, CHARDEV_ID, DEVICE_ID};
 use crate::disk::Disk;
@@ -544,7 +543,8 @@ impl Vm {
     pub fn go_on(&mut self, migrated: Option<&Path>) -> Result<()> {
         self.machine.incoming = migrated.map(Path::to_owned);
         self.machine.goes_on = true;
-        let (qemu, guest) = Qemu::start(&self.machine, Accelerator::best(), &self.directory)?;
+        let (qemu, guest) =
+            Qemu::start(&self.machine, self.machine.accelerator(), &self.directory)?;
         (self.qemu, self.guest) = (qemu, guest);
         Ok(())
     }
@@ -555,13 +555,13 @@ impl Vm {
     }
 }
 
-/// Starts the machine until its guest comes up. Under TCG the kernel hangs now and then while it looks
+/// Starts the machine until its guest comes up, and returns its memory in pages too. Under TCG the kernel hangs now and then while it looks
 /// at its clocks, long before there is a balloon driver.
-fn boot(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest, u64)> {
+pub fn boot(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest, u64)> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let (qemu, mut guest) = Qemu::start(machine, Accelerator::best(), directory)?;
+        let (qemu, mut guest) = Qemu::start(machine, machine.accelerator(), directory)?;
         match greet(&mut guest, &qemu, 1, boot_timeout(machine)) {
             Ok(total) => return Ok((qemu, guest, total)),
             Err(error) if tries < BOOT_TRIES && trouble(&qemu.guest_log()?).is_empty() => {
