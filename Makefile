@@ -8,6 +8,8 @@ help:
 	@echo '               DEVICE=qemu: of the QEMU of make qemu'
 	@echo 'make check     formats, lints, host tests and guest tests'
 	@echo 'make check-long the same with further trials, and more stress'
+	@echo 'make bench     measure the driver beside its peers; build/bench/ has the table, a picture and all figures'
+	@echo '               RUNS=3 MIB=1024 ...: see docs/BENCH.md'
 	@echo 'make check-install install the driver in Debian guests as README.md says, and boot them'
 	@echo 'make modules   build the module, build/module/virtio-balloon-bmap.ko, for the guest'
 	@echo '               KDIR=/path: for the prepared kernel tree there, and without any set-up'
@@ -49,6 +51,9 @@ check-qemu:
 qemu:
 	@scripts/qemu
 
+bench:
+	@scripts/bench $(MAKEOVERRIDES)
+
 check-install:
 	@scripts/check-install
 
@@ -73,5 +78,5 @@ clean:
 distclean:
 	@scripts/distclean
 
-.PHONY: help run check check-long check-debug check-builtin check-kunit check-qemu check-install qemu tree modules install \
-	uninstall paths clean distclean
+.PHONY: help run bench check check-long check-debug check-builtin check-kunit check-qemu check-install qemu tree \
+	modules install uninstall paths clean distclean

@@ -1,0 +1,277 @@
+//! What is measured: subjects, guests, and in which order.
+
+use clap::ValueEnum;
+use guest_tests::balloon::{Device, Features};
+use guest_tests::qemu::Machine;
+use guest_tests::vm::{Driver, Setup, Wire};
+use serde::{Deserialize, Serialize};
+
+/// A driver and a device.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// virtio_balloon on QEMU's device
+    StockQemu,
+    /// virtio_balloon on our device
+    StockDaemon,
+    /// virtio-mem on QEMU's device
+    VirtioMem,
+    /// Our driver on QEMU's device: PFN arrays
+    OursQemu,
+    /// Our driver on our device: page bitmaps
+    OursDaemon,
+    /// The same with block_order=0, as in the design of 2016
+    OursSingle,
+}
+
+impl Subject {
+    /// All, in the order of the tables.
+    pub const ALL: [Self; 6] = [
+        Self::StockQemu,
+        Self::StockDaemon,
+        Self::VirtioMem,
+        Self::OursQemu,
+        Self::OursDaemon,
+        Self::OursSingle,
+    ];
+
+    /// How tables name it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::StockQemu => "virtio_balloon, QEMU's device",
+            Self::StockDaemon => "virtio_balloon, our device",
+            Self::VirtioMem => "virtio_mem, QEMU's device",
+            Self::OursQemu => "ours, QEMU's device (PFN array)",
+            Self::OursDaemon => "ours, our device (bitmaps)",
+            Self::OursSingle => "the same, block_order=0",
+        }
+    }
+
+    /// The balloon in this machine; none where the subject is another kind of device.
+    pub fn setup(self, machine: Machine) -> Option<Setup> {
+        let qemu = Device::Qemu(Features::QEMU);
+        let daemon = Device::Daemon(Features {
+            page_bitmap: true,
+            ..Features::default()
+        });
+        let (device, driver, wire) = match self {
+            Self::StockQemu => (qemu, Driver::Stock, Wire::PfnArray),
+            Self::StockDaemon => (daemon, Driver::Stock, Wire::PfnArray),
+            Self::VirtioMem => return None,
+            Self::OursQemu => (qemu, Driver::Ours(""), Wire::PfnArray),
+            Self::OursDaemon => (daemon, Driver::Ours(""), Wire::PageBitmaps),
+            Self::OursSingle => (daemon, Driver::Ours("block_order=0"), Wire::PageBitmaps),
+        };
+        Some(Setup {
+            machine,
+            device,
+            driver,
+            wire,
+            plugged: true,
+        })
+    }
+}
+
+/// What the guest's memory is like before a balloon is inflated.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Never used, or given back to the host since
+    Idle,
+    /// Used and freed: the host has it all
+    Touched,
+    /// Every other page of most of it in use
+    Scattered,
+}
+
+impl State {
+    /// All, in the order in which one guest goes through them.
+    pub const ALL: [Self; 3] = [Self::Idle, Self::Touched, Self::Scattered];
+
+    /// How tables name it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Touched => "touched",
+            Self::Scattered => "scattered",
+        }
+    }
+}
+
+/// Whether the guest's kernel zeroes each page that it allocates.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Zeroing {
+    /// init_on_alloc=0
+    Off,
+    /// As the distribution configured it, which is to zero
+    Default,
+}
+
+impl Zeroing {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Off, Self::Default];
+
+    /// How tables name it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Off => "init_on_alloc=0",
+            Self::Default => "distribution default (zeroing)",
+        }
+    }
+
+    /// The word for the kernel's command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "init_on_alloc=0",
+            Self::Default => "",
+        }
+    }
+}
+
+/// A kind of measurement.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Seconds, bytes, notifications and the host's memory
+    Times,
+    /// The floor in the guest: the page allocator alone
+    Allocator,
+    /// The floor in the host: discarding alone
+    Discard,
+    /// Instructions of the guest's kernel a page
+    Instructions,
+}
+
+impl Part {
+    /// All.
+    pub const ALL: [Self; 4] = [
+        Self::Times,
+        Self::Allocator,
+        Self::Discard,
+        Self::Instructions,
+    ];
+}
+
+/// One guest, or one look at the host.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "part")]
+pub enum Job {
+    Times {
+        zeroing: Zeroing,
+        round: u32,
+        subject: Subject,
+    },
+    Allocator {
+        zeroing: Zeroing,
+        round: u32,
+    },
+    Discard {
+        round: u32,
+    },
+    Instructions {
+        subject: Subject,
+    },
+}
+
+impl Job {
+    /// What is being done, for a person who waits.
+    pub fn title(self) -> String {
+        match self {
+            Self::Times {
+                zeroing,
+                round,
+                subject,
+            } => format!("round {round}, {}: {}", zeroing.title(), subject.title()),
+            Self::Allocator { zeroing, round } => {
+                format!("round {round}, {}: the allocator alone", zeroing.title())
+            }
+            Self::Discard { round } => format!("round {round}: the host's discard alone"),
+            Self::Instructions { subject } => format!("instructions: {}", subject.title()),
+        }
+    }
+
+    /// A name for the directory of its logs.
+    pub fn directory(self) -> String {
+        match self {
+            Self::Times {
+                zeroing,
+                round,
+                subject,
+            } => format!("times-{zeroing:?}-{round}-{subject:?}"),
+            Self::Allocator { zeroing, round } => format!("allocator-{zeroing:?}-{round}"),
+            Self::Discard { round } => format!("discard-{round}"),
+            Self::Instructions { subject } => format!("instructions-{subject:?}"),
+        }
+        .to_lowercase()
+    }
+}
+
+/// All that is to be done. Rounds are interleaved: what disturbs the machine for a while meets all alike.
+pub fn jobs(parts: &[Part], zeroings: &[Zeroing], subjects: &[Subject], runs: u32) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for round in 1..=runs {
+        for &zeroing in zeroings {
+            if parts.contains(&Part::Times) {
+                jobs.extend(subjects.iter().map(|&subject| Job::Times {
+                    zeroing,
+                    round,
+                    subject,
+                }));
+            }
+            if parts.contains(&Part::Allocator) {
+                jobs.push(Job::Allocator { zeroing, round });
+            }
+        }
+        if parts.contains(&Part::Discard) {
+            jobs.push(Job::Discard { round });
+        }
+    }
+    if parts.contains(&Part::Instructions) {
+        jobs.extend(
+            subjects
+                .iter()
+                .map(|&subject| Job::Instructions { subject }),
+        );
+    }
+    jobs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_has_every_subject_before_the_next_begins() {
+        let subjects = [Subject::StockQemu, Subject::OursDaemon];
+        let jobs = jobs(&Part::ALL, &[Zeroing::Off], &subjects, 2);
+        let times = |round, subject| Job::Times {
+            zeroing: Zeroing::Off,
+            round,
+            subject,
+        };
+        let allocator = |round| Job::Allocator {
+            zeroing: Zeroing::Off,
+            round,
+        };
+        assert_eq!(
+            jobs,
+            [
+                times(1, Subject::StockQemu),
+                times(1, Subject::OursDaemon),
+                allocator(1),
+                Job::Discard { round: 1 },
+                times(2, Subject::StockQemu),
+                times(2, Subject::OursDaemon),
+                allocator(2),
+                Job::Discard { round: 2 },
+                Job::Instructions {
+                    subject: Subject::StockQemu
+                },
+                Job::Instructions {
+                    subject: Subject::OursDaemon
+                },
+            ]
+        );
+    }
+}

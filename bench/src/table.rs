@@ -1,0 +1,287 @@
+//! Tables for a person to read.
+
+use comfy_table::{presets, CellAlignment, Table};
+
+use crate::allocator::ORDERS;
+use crate::figures::{Case, Figures};
+use crate::plan::{State, Subject, Zeroing};
+use crate::reach;
+use crate::record::{About, Way};
+use crate::statistics::Summary;
+
+/// What was not measured.
+const NONE: &str = "-";
+
+/// All that is known, as text.
+pub fn render(figures: Figures) -> String {
+    let mut text = about(&figures.0.about);
+    for zeroing in Zeroing::ALL {
+        for state in State::ALL {
+            if let Some(table) = times(figures, zeroing, state) {
+                text += &format!(
+                    "\nGuest {}, {}; milliseconds per GiB\n{table}\n",
+                    state.title(),
+                    zeroing.title()
+                );
+            }
+        }
+    }
+    if let Some(table) = instructions(figures) {
+        text += &format!(
+            "\nInstructions of the guest's kernel a page, {}\n{table}\n",
+            Zeroing::Off.title()
+        );
+    }
+    text += &format!("\nReach\n{}\n", reach_table(figures));
+    for failure in &figures.0.failures {
+        text += &format!("\nFAILED: {}: {}\n", failure.job.title(), failure.error);
+    }
+    text
+}
+
+fn about(about: &About) -> String {
+    format!(
+        "{}\n{} processors {}, {} MiB, Linux {}; {}; QEMU {}\n\
+         Guest: Linux {}, {} MiB, 2 processors; {} MiB moved unless scattered\n",
+        about.date,
+        about.processors,
+        about.processor,
+        about.host_memory_mib,
+        about.host_kernel,
+        about.accelerator,
+        about.qemu,
+        about.guest_kernel,
+        about.guest_mib,
+        about.moved_mib
+    )
+}
+
+fn new_table(header: &[&str], left: usize) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_FULL_CONDENSED)
+        .set_header(header);
+    for column in table.column_iter_mut().skip(left) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// One guest's times, what went over the wire, and the floors; none if nothing was measured.
+fn times(figures: Figures, zeroing: Zeroing, state: State) -> Option<Table> {
+    let mut table = new_table(
+        &[
+            "",
+            "inflate",
+            "min - max",
+            "faster",
+            "deflate",
+            "min - max",
+            "faster",
+            "bytes/GiB in",
+            "out",
+            "notif./GiB in",
+            "out",
+            "host rise, MiB",
+        ],
+        1,
+    );
+    let mut runs = 0;
+    for subject in Subject::ALL {
+        let case = |subject, way| Case {
+            zeroing,
+            state,
+            subject,
+            way,
+        };
+        let [inflate, deflate] = Way::ALL.map(|way| case(subject, way));
+        let Some(time) = figures.time(inflate) else {
+            continue;
+        };
+        runs = runs.max(time.runs);
+        let mut row = vec![subject.title().to_owned()];
+        for case in [inflate, deflate] {
+            let stock = Case {
+                subject: Subject::StockQemu,
+                ..case
+            };
+            row.extend(time_cells(figures.time(case)));
+            row.push(cell(figures.ratio(stock, case), |ratio| {
+                format!("{} x", number(ratio))
+            }));
+        }
+        for figure in [Figures::bytes, Figures::notifications] {
+            for case in [inflate, deflate] {
+                row.push(median(figure(&figures, case)));
+            }
+        }
+        row.push(cell(figures.rise(inflate), |rise| {
+            format!("{:.0}", rise.max)
+        }));
+        table.add_row(row);
+    }
+    if runs == 0 {
+        return None;
+    }
+    for (title, inflate, deflate) in floors(figures, zeroing, state) {
+        let mut row = vec![title];
+        for summary in [inflate, deflate] {
+            row.extend(time_cells(summary));
+            row.push(NONE.into());
+        }
+        row.resize(12, NONE.into());
+        table.add_row(row);
+    }
+    Some(table)
+}
+
+/// The floors of a guest: what each is, and the time to inflate and to deflate.
+pub fn floors(
+    figures: Figures,
+    zeroing: Zeroing,
+    state: State,
+) -> Vec<(String, Option<Summary>, Option<Summary>)> {
+    let mut floors = Vec::new();
+    if state == State::Idle {
+        for order in ORDERS {
+            let [inflate, deflate] = Way::ALL.map(|way| figures.allocator(zeroing, order, way));
+            if inflate.is_some() {
+                floors.push((format!("floor: allocator, order {order}"), inflate, deflate));
+            }
+        }
+        return floors;
+    }
+    for (found, title) in [
+        (figures.discard(Some(state)), "discard, the same ranges"),
+        (figures.discard(None), "discard, one range"),
+    ] {
+        if let Some((summary, ranges)) = found {
+            floors.push((format!("floor: {title} ({ranges})"), Some(summary), None));
+        }
+    }
+    floors
+}
+
+fn time_cells(summary: Option<Summary>) -> [String; 2] {
+    [
+        median(summary),
+        cell(summary, |summary| {
+            format!("{} - {}", number(summary.min), number(summary.max))
+        }),
+    ]
+}
+
+/// Instructions a page; none if none were counted.
+fn instructions(figures: Figures) -> Option<Table> {
+    let mut table = new_table(
+        &[
+            "", "guest", "inflate", "spread", "module", "idle", "deflate", "spread", "module",
+            "idle",
+        ],
+        2,
+    );
+    for state in State::ALL {
+        for subject in Subject::ALL {
+            let mut row = vec![subject.title().to_owned(), state.title().to_owned()];
+            for way in Way::ALL {
+                let found = figures.instructions(state, subject, way);
+                let idle = figures.idle_instructions(state, subject, way);
+                row.extend([
+                    median(found.map(|found| found.0)),
+                    cell(found, |(kernel, _)| {
+                        format!("{:.1} %", (kernel.max - kernel.min) / kernel.median * 1e2)
+                    }),
+                    median(found.map(|found| found.1)),
+                    median(idle),
+                ]);
+            }
+            if row[2] != NONE || row[6] != NONE {
+                table.add_row(row);
+            }
+        }
+    }
+    (table.row_count() > 0).then_some(table)
+}
+
+fn reach_table(figures: Figures) -> Table {
+    let mut table = new_table(&["guest", "measure", "to reach", "measured", ""], 2);
+    for row in reach::rows(figures) {
+        table.add_row([
+            row.guest.to_owned(),
+            row.measure.to_owned(),
+            row.target(),
+            row.measured.map_or(NONE.into(), number),
+            match row.is_reached() {
+                Some(true) => "yes".into(),
+                Some(false) => "NO".into(),
+                None => NONE.to_owned(),
+            },
+        ]);
+    }
+    table
+}
+
+fn median(summary: Option<Summary>) -> String {
+    cell(summary, |summary| number(summary.median))
+}
+
+fn cell<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
+    value.map_or(NONE.into(), show)
+}
+
+/// Three digits that count, or all before the point.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 99.95 => format!("{value:.0}"),
+        size if size >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::record;
+    use crate::plan::Job;
+    use crate::record::{Failure, Record};
+
+    #[test]
+    fn the_table_shows_medians_ratios_and_floors() {
+        let mut record = record();
+        record.failures.push(Failure {
+            job: Job::Discard { round: 4 },
+            error: "no memory".into(),
+        });
+        let text = render(Figures(&record));
+        let line = |needle: &str| {
+            text.lines()
+                .find(|line| line.contains(needle))
+                .unwrap_or_else(|| panic!("no {needle}: {text}"))
+        };
+        let ours = line(Subject::OursDaemon.title());
+        for cell in ["20.0", "10.0 - 30.0", "200 x", "512", "4.00", "30"] {
+            assert!(ours.contains(cell), "{cell}: {ours}");
+        }
+        assert!(line(Subject::StockQemu.title()).contains("1.00 x"));
+        assert!(line("order 9").contains("2.00"));
+        assert!(line("same ranges (3)").contains("15.0"));
+        assert!(text.contains("FAILED: round 4") && text.contains("no memory"));
+        assert!(!text.contains(Subject::VirtioMem.title()), "{text}");
+    }
+
+    #[test]
+    fn of_nothing_only_the_targets_are_shown() {
+        let record = Record::default();
+        let text = render(Figures(&record));
+        assert!(
+            !text.contains("Guest idle") && text.contains("Reach"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let shown = [0.123, 9.999, 12.34, 99.96, 1234.5].map(number);
+        assert_eq!(shown, ["0.12", "10.0", "12.3", "100", "1234"]);
+    }
+}
