@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     show(&record, &output)?;
     ensure!(
         record.failures.is_empty(),
-        "{} of {} jobs failed",
+        "{} jobs failed, {} went well",
         record.failures.len(),
         record.done.len()
     );
@@ -136,7 +136,6 @@ fn measure(arguments: &Arguments, output: &Output) -> Result<Record> {
             progress: &progress,
         };
         bench.job(job, &mut record)?;
-        record.done.push(job);
         record.write(&output.results())?;
     }
     progress.end();
@@ -148,7 +147,7 @@ fn begin(arguments: &Arguments, output: &Output, amounts: Amounts) -> Result<Rec
     eprintln!("==> Looking at the machine and at a guest");
     let about = machine::about(amounts)?;
     if arguments.resume {
-        let record = Record::read(&output.results())?;
+        let mut record = Record::read(&output.results())?;
         let dated = crate::record::About {
             date: record.about.date.clone(),
             ..about
@@ -159,6 +158,7 @@ fn begin(arguments: &Arguments, output: &Output, amounts: Amounts) -> Result<Rec
             output.results().display(),
             record.about
         );
+        record.failures.clear();
         return Ok(record);
     }
     for state in State::ALL {
@@ -182,34 +182,34 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Does a job, once more if it fails; what then is whole is kept, and why the rest is not.
+    /// Does a job, once more if it fails. Of one that fails to the end nothing is kept but why: what was measured
+    /// in a guest in which anything is wrong is worth nothing.
     fn job(&self, job: Job, record: &mut Record) -> Result<()> {
-        for attempt in 1..=TRIES {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let logs = self.output.directory.join("logs").join(job.directory());
             let logs = environment::empty(logs)?;
             let mut found = Record::default();
-            let result = self.attempt(job, &logs, &mut found);
-            if let Err(error) = &result {
-                let title = job.title();
-                let logs = logs.display();
-                self.progress.say(&format!(
-                    "{title}, try {attempt}: {error:#}; logs in {logs}"
-                ));
-                if attempt < TRIES {
-                    continue;
-                }
-                record.failures.push(Failure {
-                    job,
-                    error: format!("{error:#}"),
-                });
+            let Err(error) = self.attempt(job, &logs, &mut found) else {
+                record.legs.append(&mut found.legs);
+                record.instructions.append(&mut found.instructions);
+                record.allocations.append(&mut found.allocations);
+                record.discards.append(&mut found.discards);
+                record.done.push(job);
+                return Ok(());
+            };
+            let error = format!("{error:#}");
+            let logs = logs.display();
+            self.progress.say(&format!(
+                "{}, try {tries}: {error}; logs in {logs}",
+                job.title()
+            ));
+            if tries == TRIES {
+                record.failures.push(Failure { job, error });
+                return Ok(());
             }
-            record.legs.append(&mut found.legs);
-            record.instructions.append(&mut found.instructions);
-            record.allocations.append(&mut found.allocations);
-            record.discards.append(&mut found.discards);
-            break;
         }
-        Ok(())
     }
 
     fn attempt(&self, job: Job, logs: &Path, found: &mut Record) -> Result<()> {
@@ -225,6 +225,7 @@ impl Bench<'_> {
                     round,
                     subject,
                     states: &self.arguments.states,
+                    note: &|what| self.progress.note(job, what),
                 };
                 let mut balloons = Vec::new();
                 times.measure(logs, &mut found.legs, &mut balloons)?;
@@ -304,6 +305,13 @@ impl Progress {
                 bar.set_message(job.title());
             }
             None => eprintln!("==> {} of {}: {}", self.at.get(), self.all, job.title()),
+        }
+    }
+
+    /// What exactly is being done.
+    fn note(&self, job: Job, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}: {what}", job.title()));
         }
     }
 

@@ -78,7 +78,7 @@ fn words(file: &File) -> Result<[u64; 3]> {
     Ok([word(0), word(8), word(16)])
 }
 
-/// Boots a guest under emulation and counts. What is whole goes to `found`.
+/// Boots a guest under emulation and counts; what it finds goes to `found`.
 pub fn measure(
     amounts: Amounts,
     subject: Subject,

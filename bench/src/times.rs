@@ -56,10 +56,12 @@ pub struct Times<'a> {
     pub round: u32,
     pub subject: Subject,
     pub states: &'a [State],
+    /// Hears what is going on.
+    pub note: &'a dyn Fn(&str),
 }
 
 impl Times<'_> {
-    /// Boots a guest and takes it through all its states. Each leg that is whole goes to `legs`, and the pages of
+    /// Boots a guest and takes it through all its states. What was measured goes to `legs`, and the pages of
     /// each balloon to `balloons`.
     pub fn measure(
         &self,
@@ -67,15 +69,18 @@ impl Times<'_> {
         legs: &mut Vec<Leg>,
         balloons: &mut Vec<(State, PageSet)>,
     ) -> Result<()> {
+        (self.note)("boot");
         let machine = self.amounts.machine(self.zeroing.word());
         let mut peer = start(self.subject, machine, self.amounts.moved_mib, logs)?;
         // The kernel tests itself for a while after boot, and does everything for the first time.
+        (self.note)("first time");
         move_pages(&mut *peer, self.amounts.moved())?;
         move_pages(&mut *peer, 0)?;
         for state in State::ALL {
             if !self.states.contains(&state) || !fits(self.subject, state) {
                 continue;
             }
+            (self.note)(&format!("make it {}", state.title()));
             let pages = prepare(&mut *peer, state, self.amounts)?;
             legs.push(self.leg(&mut *peer, state, Way::Inflate, pages, balloons)?);
             legs.push(self.leg(&mut *peer, state, Way::Deflate, pages, balloons)?);
@@ -83,6 +88,7 @@ impl Times<'_> {
                 peer.guest().release()?;
             }
         }
+        (self.note)("end");
         peer.finish()
     }
 
@@ -94,6 +100,7 @@ impl Times<'_> {
         pages: u64,
         balloons: &mut Vec<(State, PageSet)>,
     ) -> Result<Leg> {
+        (self.note)(&format!("{}: {}", state.title(), way.name()));
         let before = peer.traffic(way)?;
         let memory = peer.qemu().host_memory()?;
         let host_before = memory.resident()?;
