@@ -17,7 +17,7 @@ use crate::figures::Figures;
 use crate::plan::{jobs, Job, Part, State, Subject, Zeroing};
 use crate::record::{Failure, Record};
 use crate::times::{Amounts, Times};
-use crate::{allocator, discard, instructions, machine, picture, table};
+use crate::{allocator, discard, instructions, machine, picture, table, uml};
 
 /// How often a job is tried: a busy machine may keep a guest from booting in time.
 const TRIES: usize = 2;
@@ -196,6 +196,7 @@ impl Bench<'_> {
                 record.instructions.append(&mut found.instructions);
                 record.allocations.append(&mut found.allocations);
                 record.discards.append(&mut found.discards);
+                record.natives.append(&mut found.natives);
                 record.done.push(job);
                 return Ok(());
             };
@@ -239,6 +240,13 @@ impl Bench<'_> {
                 found.allocations = allocator::measure(self.amounts, zeroing, round, logs)?;
             }
             Job::Discard { round } => self.discard(round, found)?,
+            Job::Uml { round } => {
+                for driver in uml::DRIVERS {
+                    let logs = environment::empty(logs.join(driver.name()))?;
+                    let mut natives = uml::measure(self.amounts, driver, round, &logs)?;
+                    found.natives.append(&mut natives);
+                }
+            }
             Job::Instructions { subject } => instructions::measure(
                 self.amounts,
                 subject,

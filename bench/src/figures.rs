@@ -123,6 +123,17 @@ impl Figures<'_> {
         )
     }
 
+    /// Milliseconds per GiB of a driver in User-mode Linux.
+    pub fn native(&self, driver: &str, way: Way) -> Option<Summary> {
+        Summary::of(
+            self.0
+                .natives
+                .iter()
+                .filter(|run| run.driver == driver && run.way == way)
+                .map(|run| run.seconds * 1e3 / (run.pages as f64 / GIB_PAGES)),
+        )
+    }
+
     /// Milliseconds per GiB of the host's discard alone, and how many ranges there were.
     pub fn discard(&self, state: Option<State>) -> Option<(Summary, u64)> {
         let runs = || self.0.discards.iter().filter(|run| run.state == state);

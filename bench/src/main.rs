@@ -15,6 +15,7 @@ mod record;
 mod statistics;
 mod table;
 mod times;
+mod uml;
 
 use std::process::ExitCode;
 

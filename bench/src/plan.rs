@@ -141,15 +141,18 @@ pub enum Part {
     Discard,
     /// Instructions of the guest's kernel a page
     Instructions,
+    /// Both drivers in User-mode Linux
+    Uml,
 }
 
 impl Part {
     /// All.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Times,
         Self::Allocator,
         Self::Discard,
         Self::Instructions,
+        Self::Uml,
     ];
 }
 
@@ -172,6 +175,9 @@ pub enum Job {
     Instructions {
         subject: Subject,
     },
+    Uml {
+        round: u32,
+    },
 }
 
 impl Job {
@@ -188,6 +194,7 @@ impl Job {
             }
             Self::Discard { round } => format!("round {round}: the host's discard alone"),
             Self::Instructions { subject } => format!("instructions: {}", subject.title()),
+            Self::Uml { round } => format!("round {round}: User-mode Linux"),
         }
     }
 
@@ -202,6 +209,7 @@ impl Job {
             Self::Allocator { zeroing, round } => format!("allocator-{zeroing:?}-{round}"),
             Self::Discard { round } => format!("discard-{round}"),
             Self::Instructions { subject } => format!("instructions-{subject:?}"),
+            Self::Uml { round } => format!("uml-{round}"),
         }
         .to_lowercase()
     }
@@ -225,6 +233,9 @@ pub fn jobs(parts: &[Part], zeroings: &[Zeroing], subjects: &[Subject], runs: u3
         }
         if parts.contains(&Part::Discard) {
             jobs.push(Job::Discard { round });
+        }
+        if parts.contains(&Part::Uml) {
+            jobs.push(Job::Uml { round });
         }
     }
     if parts.contains(&Part::Instructions) {
@@ -261,10 +272,12 @@ mod tests {
                 times(1, Subject::OursDaemon),
                 allocator(1),
                 Job::Discard { round: 1 },
+                Job::Uml { round: 1 },
                 times(2, Subject::StockQemu),
                 times(2, Subject::OursDaemon),
                 allocator(2),
                 Job::Discard { round: 2 },
+                Job::Uml { round: 2 },
                 Job::Instructions {
                     subject: Subject::StockQemu
                 },

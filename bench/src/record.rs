@@ -127,6 +127,16 @@ pub struct Discard {
     pub seconds: f64,
 }
 
+/// One way of one balloon in User-mode Linux.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Native {
+    pub round: u32,
+    pub driver: String,
+    pub way: Way,
+    pub pages: u64,
+    pub seconds: f64,
+}
+
 /// A job that did not come to its end.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Failure {
@@ -143,6 +153,7 @@ pub struct Record {
     pub instructions: Vec<Instructions>,
     pub allocations: Vec<Allocation>,
     pub discards: Vec<Discard>,
+    pub natives: Vec<Native>,
     pub failures: Vec<Failure>,
 }
 

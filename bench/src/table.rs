@@ -1,6 +1,7 @@
 //! Tables for a person to read.
 
 use comfy_table::{presets, CellAlignment, Table};
+use guest_tests::vm::Driver;
 
 use crate::allocator::ORDERS;
 use crate::figures::{Case, Figures};
@@ -8,6 +9,7 @@ use crate::plan::{State, Subject, Zeroing};
 use crate::reach;
 use crate::record::{About, Way};
 use crate::statistics::Summary;
+use crate::uml;
 
 /// What was not measured.
 const NONE: &str = "-";
@@ -31,6 +33,9 @@ pub fn render(figures: Figures) -> String {
             "\nInstructions of the guest's kernel a page, {}\n{table}\n",
             Zeroing::Off.title()
         );
+    }
+    if let Some(table) = natives(figures) {
+        text += &format!("\nUser-mode Linux, our device; milliseconds per GiB\n{table}\n");
     }
     text += &format!("\nReach\n{}\n", reach_table(figures));
     for failure in &figures.0.failures {
@@ -201,6 +206,31 @@ fn instructions(figures: Figures) -> Option<Table> {
         }
     }
     (table.row_count() > 0).then_some(table)
+}
+
+/// Both drivers in User-mode Linux; none if they were not measured.
+fn natives(figures: Figures) -> Option<Table> {
+    let header = [
+        "",
+        "inflate",
+        "min - max",
+        "faster",
+        "deflate",
+        "min - max",
+        "faster",
+    ];
+    let mut table = new_table(&header, 1);
+    for driver in uml::DRIVERS {
+        let mut row = vec![driver.name().to_owned()];
+        for way in Way::ALL {
+            let time = figures.native(driver.name(), way)?;
+            let stock = figures.native(Driver::Stock.name(), way)?;
+            row.extend(time_cells(Some(time)));
+            row.push(format!("{} x", number(stock.median / time.median)));
+        }
+        table.add_row(row);
+    }
+    Some(table)
 }
 
 fn reach_table(figures: Figures) -> Table {

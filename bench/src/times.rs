@@ -182,10 +182,20 @@ pub fn move_pages(peer: &mut dyn Peer, pages: u64) -> Result<Duration> {
 
 /// Takes memory or gives it back; returns how long it took until the device had been told of all.
 pub fn go(peer: &mut dyn Peer, pages: u64) -> Result<Duration> {
+    timed(pages, peer, |peer| peer.ask(pages), |peer| peer.taken())
+}
+
+/// Asks for something, and looks until `pages` pages are taken.
+pub fn timed<T: ?Sized>(
+    pages: u64,
+    peer: &mut T,
+    ask: impl FnOnce(&mut T) -> Result<()>,
+    taken: impl Fn(&mut T) -> Result<u64>,
+) -> Result<Duration> {
     let start = Instant::now();
-    peer.ask(pages)?;
+    ask(peer)?;
     loop {
-        let taken = peer.taken()?;
+        let taken = taken(peer)?;
         let elapsed = start.elapsed();
         if taken == pages {
             return Ok(elapsed);

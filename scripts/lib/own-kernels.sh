@@ -24,8 +24,12 @@ ensure_own_kernel() {
 		title='User-mode Linux with KUnit (about 3 min on 2 processors the first time)'
 		variable=ARCH=um configurations=(kunit) goals=(vmlinux) products=(vmlinux)
 		;;
+	uml)
+		title='User-mode Linux with both drivers (about 4 min on 2 processors the first time)'
+		variable=ARCH=um configurations=(uml) goals=(vmlinux) products=(vmlinux)
+		;;
 	*)
-		die "there is no kernel of our own named $1; there are debug, builtin and kunit"
+		die "there is no kernel of our own named $1; there are debug, builtin, kunit and uml"
 		;;
 	esac
 	configurations=("${configurations[@]/%/.config}")

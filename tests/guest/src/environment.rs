@@ -167,6 +167,11 @@ pub fn build_dir_of(name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// User-mode Linux with both drivers.
+pub fn user_mode_linux() -> Result<PathBuf> {
+    file("VBB_UML")
+}
+
 /// The plugin that counts instructions under emulation.
 pub fn plugin() -> Result<PathBuf> {
     file("VBB_PLUGIN")

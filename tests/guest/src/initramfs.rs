@@ -35,19 +35,16 @@ pub fn path() -> Result<PathBuf> {
         .map_err(|error| anyhow!(error))
 }
 
+/// Writes an archive with busybox and a script that is the first process.
+pub fn write_minimal(path: &Path, init: &str) -> Result<()> {
+    let mut file = fs::File::create(path).with_context(|| path.display().to_string())?;
+    Archive::with_busybox(&mut file, init)?.finish()
+}
+
 fn build() -> Result<PathBuf> {
     let directory = environment::build_dir()?;
     let mut file = tempfile::NamedTempFile::new_in(&directory)?;
-    let mut archive = Archive {
-        inner: file.as_file_mut(),
-        inode: 0,
-    };
-    for directory in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
-        archive.add(directory, ModeFileType::Directory, 0o755, &[])?;
-    }
-    archive.add("init", ModeFileType::Regular, 0o755, INIT.as_bytes())?;
-    archive.add_file("bin/busybox", &environment::busybox()?)?;
-    archive.add("bin/sh", ModeFileType::Symlink, 0o777, b"busybox")?;
+    let mut archive = Archive::with_busybox(file.as_file_mut(), INIT)?;
     archive.add_file("bin/guest-agent", &environment::agent()?)?;
     if environment::kernel_kind()? != Kernel::BuiltIn {
         archive.add_file(&MODULE[1..], &environment::module()?)?;
@@ -69,6 +66,17 @@ struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
+    fn with_busybox(inner: W, init: &str) -> Result<Self> {
+        let mut archive = Self { inner, inode: 0 };
+        for directory in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
+            archive.add(directory, ModeFileType::Directory, 0o755, &[])?;
+        }
+        archive.add("init", ModeFileType::Regular, 0o755, init.as_bytes())?;
+        archive.add_file("bin/busybox", &environment::busybox()?)?;
+        archive.add("bin/sh", ModeFileType::Symlink, 0o777, b"busybox")?;
+        Ok(archive)
+    }
+
     fn add(&mut self, name: &str, kind: ModeFileType, mode: u32, data: &[u8]) -> Result<()> {
         self.inode += 1;
         let builder = Builder::new(name)
