@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The page allocator alone: takes memory as the balloon does, and gives it back. The kernel's log tells how long
- * either took; the module does not stay.
+ * either took; the module does nothing else.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -56,9 +56,15 @@ static int __init balloon_floor_init(void)
 
 	pr_info("order %u pages %lu allocate_ns %llu free_ns %llu\n", order, taken << order, allocated - start,
 		freed - allocated);
-	return -EAGAIN;
+	return 0;
 }
 module_init(balloon_floor_init);
+
+/* busybox loads a module that refuses once more, which would find all memory with the host. */
+static void __exit balloon_floor_exit(void)
+{
+}
+module_exit(balloon_floor_exit);
 
 MODULE_DESCRIPTION("What the page allocator takes to inflate and deflate a balloon");
 MODULE_LICENSE("GPL");

@@ -34,7 +34,7 @@ pub fn measure(
         move_pages(&mut *peer, amounts.moved())?;
         move_pages(&mut *peer, 0)?;
         let script = format!(
-            "insmod {} mib={} order={order}; dmesg | grep '{PREFIX}' | tail -n 1",
+            "insmod {} mib={} order={order} && rmmod balloon_floor && dmesg | grep '{PREFIX}' | tail -n 1",
             initramfs::module("balloon_floor"),
             amounts.moved_mib
         );

@@ -10,6 +10,7 @@ use guest_tests::vm::{Setup, Vm};
 /// RAM in two regions, below and above 4 GiB.
 pub fn high_memory(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.memory_mib = 3072;
+    setup.machine.preallocated = true;
     let mut vm = Vm::boot(&setup, directory)?;
     ensure!(
         vm.guest.shell("cat /proc/iomem")?.contains("\n100000000-"),
