@@ -41,7 +41,7 @@ pub struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
     parts: Vec<Part>,
     /// Drivers and devices
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Subject::ALL)]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Subject::usual())]
     subjects: Vec<Subject>,
     /// What the guest's memory is like
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = State::ALL)]

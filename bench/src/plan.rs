@@ -22,18 +22,49 @@ pub enum Subject {
     OursDaemon,
     /// The same with block_order=0, as in the design of 2016
     OursSingle,
+    /// virtio_balloon on the device of the QEMU of `make qemu`
+    StockNative,
+    /// Our driver on that device: PFN arrays
+    PfnNative,
+    /// Our driver on that device: page bitmaps
+    BitmapNative,
 }
 
 impl Subject {
     /// All, in the order of the tables.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::StockQemu,
         Self::StockDaemon,
         Self::VirtioMem,
         Self::OursQemu,
         Self::OursDaemon,
         Self::OursSingle,
+        Self::StockNative,
+        Self::PfnNative,
+        Self::BitmapNative,
     ];
+
+    /// Those with the distribution's QEMU, which are measured if nobody says otherwise.
+    pub fn usual() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|subject| !subject.is_native())
+    }
+
+    /// Whether it is a subject of the QEMU of `make qemu`, of which only the messages differ.
+    pub fn is_native(self) -> bool {
+        matches!(
+            self,
+            Self::StockNative | Self::PfnNative | Self::BitmapNative
+        )
+    }
+
+    /// What it is compared with: virtio_balloon on the device of the same QEMU.
+    pub fn stock(self) -> Self {
+        if self.is_native() {
+            Self::StockNative
+        } else {
+            Self::StockQemu
+        }
+    }
 
     /// How tables name it.
     pub fn title(self) -> &'static str {
@@ -44,6 +75,9 @@ impl Subject {
             Self::OursQemu => "ours, QEMU's device (PFN array)",
             Self::OursDaemon => "ours, our device (bitmaps)",
             Self::OursSingle => "the same, block_order=0",
+            Self::StockNative => "virtio_balloon, patched QEMU",
+            Self::PfnNative => "ours, patched QEMU (PFN array)",
+            Self::BitmapNative => "ours, patched QEMU (bitmaps)",
         }
     }
 
@@ -54,6 +88,12 @@ impl Subject {
             page_bitmap: true,
             ..Features::default()
         });
+        let native = |page_bitmap| {
+            Device::NativeQemu(Features {
+                page_bitmap,
+                ..Features::QEMU
+            })
+        };
         let (device, driver, wire) = match self {
             Self::StockQemu => (qemu, Driver::Stock, Wire::PfnArray),
             Self::StockDaemon => (daemon, Driver::Stock, Wire::PfnArray),
@@ -61,6 +101,9 @@ impl Subject {
             Self::OursQemu => (qemu, Driver::Ours(""), Wire::PfnArray),
             Self::OursDaemon => (daemon, Driver::Ours(""), Wire::PageBitmaps),
             Self::OursSingle => (daemon, Driver::Ours("block_order=0"), Wire::PageBitmaps),
+            Self::StockNative => (native(true), Driver::Stock, Wire::PfnArray),
+            Self::PfnNative => (native(false), Driver::Ours(""), Wire::PfnArray),
+            Self::BitmapNative => (native(true), Driver::Ours(""), Wire::PageBitmaps),
         };
         Some(Setup {
             machine,
@@ -215,7 +258,8 @@ impl Job {
     }
 }
 
-/// All that is to be done. Rounds are interleaved: what disturbs the machine for a while meets all alike.
+/// All that is to be done. Rounds are interleaved: what disturbs the machine for a while meets all alike. The QEMU of
+/// `make qemu` has no plugins to count instructions.
 pub fn jobs(parts: &[Part], zeroings: &[Zeroing], subjects: &[Subject], runs: u32) -> Vec<Job> {
     let mut jobs = Vec::new();
     for round in 1..=runs {
@@ -242,6 +286,7 @@ pub fn jobs(parts: &[Part], zeroings: &[Zeroing], subjects: &[Subject], runs: u3
         jobs.extend(
             subjects
                 .iter()
+                .filter(|subject| !subject.is_native())
                 .map(|&subject| Job::Instructions { subject }),
         );
     }
@@ -286,5 +331,19 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn the_patched_qemu_is_measured_on_request_and_counts_no_instructions() {
+        assert!(Subject::usual().all(|subject| subject.stock() == Subject::StockQemu));
+        let natives: Vec<_> = Subject::ALL
+            .into_iter()
+            .filter(|subject| !Subject::usual().any(|usual| usual == *subject))
+            .collect();
+        assert_eq!(natives.len(), 3);
+        assert!(natives
+            .iter()
+            .all(|subject| subject.stock() == Subject::StockNative));
+        assert!(jobs(&[Part::Instructions], &[], &natives, 1).is_empty());
     }
 }

@@ -107,7 +107,7 @@ fn times(figures: Figures, zeroing: Zeroing, state: State) -> Option<Table> {
         let mut row = vec![subject.title().to_owned()];
         for case in [inflate, deflate] {
             let stock = Case {
-                subject: Subject::StockQemu,
+                subject: subject.stock(),
                 ..case
             };
             row.extend(time_cells(figures.time(case)));
