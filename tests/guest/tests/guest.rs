@@ -144,6 +144,14 @@ const BLOCKS: &[(&str, Scenario)] = &[
     ("retarget", transfer::retarget),
 ];
 
+/// What the size of blocks shows in, of what goes on beside.
+const PRESSURE: &[(&str, Scenario)] = &[
+    ("oom", oom::oom),
+    ("oom_without_relief", oom::oom_without_relief),
+    ("floor", floor::floor),
+    ("bound", reclaim::bound),
+];
+
 /// Without memory for the first bitmap.
 const FAULTS: &[(&str, Scenario)] = &[
     ("dropped_feature", reload::dropped_feature),
@@ -265,8 +273,22 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
         pfns,
         &[CORE],
     );
+    let single = Driver::Ours("block_order=0");
+    if environment::long() {
+        let all = &[EVERYWHERE, MODULE, DAEMON];
+        add("single_pages", single, daemon(true, false), bitmaps, all);
+        let pressure = &[PRESSURE];
+        add("all_single_pages", single, all_of_daemon, bitmaps, pressure);
+    } else {
+        add(
+            "single_pages",
+            single,
+            daemon(true, false),
+            bitmaps,
+            &[BLOCKS],
+        );
+    }
     for (name, parameter) in [
-        ("single_pages", "block_order=0"),
         ("small_blocks", "block_order=4"),
         ("huge_pages", "block_order=9"),
     ] {
