@@ -7,10 +7,12 @@
 //! this encoder writes; docs/PROTOCOL.md has the format.
 //!
 //! Pages come as words of 64, each with the PFN of its first bit, in ascending order. Stretches of
-//! full words become runs of a power of two, the largest first, as in the 2016 driver. Words with
-//! gaps are sent as they are, up to seven neighbours behind one head; a single full word between
-//! them stays with them, which is shorter than a run and a second head. Runs of one size on a grid
-//! are words themselves, of which each bit stands for a run, where that is shorter.
+//! full words become runs of a power of two, the largest first, as in the 2016 driver, or bits of
+//! a [`Grid`] where that is shorter. Words with gaps are sent as they are, up to seven neighbours
+//! behind one head; a single full word between them stays with them, which is shorter than a run
+//! and a second head.
+
+use crate::grid::Grid;
 
 /// The length of a response header, and of every entry's head.
 pub(crate) const HEAD_LEN: usize = 8;
@@ -19,14 +21,14 @@ pub(crate) const HEAD_LEN: usize = 8;
 const PAGE_SHIFT: u32 = 12;
 
 /// The log2 of the pages of a word.
-const WORD_SHIFT: u32 = 6;
+pub(crate) const WORD_SHIFT: u32 = 6;
 
 /// The most words behind one head.
-const MAX_WORDS: usize = 7;
+pub(crate) const MAX_WORDS: usize = 7;
 
-/// The least space with which a further word is taken: what the pending entries come to (the runs
-/// of a grid eight words, a stretch of up to `u32::MAX` words 32 runs), and then the word's own. A
-/// buffer must be larger.
+/// The least space with which a further word is taken: what the pending entries come to (a grid
+/// eight words, a stretch of up to `u32::MAX` words 32 runs), and then the word's own. A buffer must
+/// be larger.
 const RESERVE: usize = 64 * HEAD_LEN;
 
 /// The buffer is full: finish it, send it, and go on with an empty one.
@@ -49,73 +51,12 @@ enum Pending {
     },
 }
 
-/// Runs of one size at multiples of it from the first of them on, as bits.
-struct Grid {
-    start: u64,
-    /// The log2 of the words of a run.
-    order: u32,
-    words: [u64; MAX_WORDS],
-    runs: u64,
-}
-
-impl Grid {
-    /// Of one run.
-    fn new(start: u64, order: u32) -> Self {
-        let mut words = [0; MAX_WORDS];
-        if let Some(first) = words.first_mut() {
-            *first = 1;
-        }
-        Self {
-            start,
-            order,
-            words,
-            runs: 1,
-        }
-    }
-
-    /// The log2 of the pages of a run.
-    fn shift(&self) -> u32 {
-        WORD_SHIFT.saturating_add(self.order)
-    }
-
-    /// Takes a run that comes after those that are there, if it is one of them.
-    fn take(&mut self, start: u64, order: u32) -> bool {
-        let offset = start.saturating_sub(self.start);
-        let bit = offset.checked_shr(self.shift()).unwrap_or(0);
-        let is_on_grid = bit.checked_shl(self.shift()) == Some(offset);
-        let index = usize::try_from(bit >> WORD_SHIFT).unwrap_or(usize::MAX);
-        match self.words.get_mut(index) {
-            Some(word) if self.order == order && is_on_grid => {
-                *word |= 1 << (bit & 63);
-                self.runs = self.runs.saturating_add(1);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// How many words there are up to the last run.
-    fn len(&self) -> usize {
-        let empty = self.words.iter().rev().take_while(|word| **word == 0);
-        MAX_WORDS.saturating_sub(empty.count())
-    }
-
-    /// Where the runs start.
-    fn starts(&self) -> impl Iterator<Item = u64> {
-        let (start, shift, words) = (self.start, self.shift(), self.words);
-        (0..64 * MAX_WORDS as u64).filter_map(move |bit| {
-            let word = words.get(usize::try_from(bit >> WORD_SHIFT).ok()?)?;
-            (word & (1 << (bit & 63)) != 0).then(|| start.saturating_add(bit.wrapping_shl(shift)))
-        })
-    }
-}
-
 /// Writes entries into a caller's buffer.
 pub(crate) struct Encoder<'a> {
     free: &'a mut [u8],
     capacity: usize,
     pending: Pending,
-    /// Runs that come before what is pending.
+    /// Stretches that come before what is pending.
     grid: Option<Grid>,
     runs: u64,
     words: u64,
@@ -224,27 +165,23 @@ impl<'a> Encoder<'a> {
     fn flush(&mut self) {
         match core::mem::replace(&mut self.pending, Pending::None) {
             Pending::None => {}
-            Pending::Run {
-                mut start,
-                mut words,
-            } => {
-                while let Some(order) = words.checked_ilog2() {
-                    if !self
-                        .grid
-                        .as_mut()
-                        .is_some_and(|grid| grid.take(start, order))
-                    {
-                        self.flush_grid();
-                        self.grid = Some(Grid::new(start, order));
-                    }
-                    let pow2 = 1u32 << order;
-                    start = after(start, u64::from(pow2));
-                    words &= !pow2;
+            Pending::Run { start, words } => {
+                if self
+                    .grid
+                    .as_mut()
+                    .is_some_and(|grid| grid.join(start, words))
+                {
+                    return;
+                }
+                self.flush_grid();
+                self.grid = Grid::new(start, words);
+                if self.grid.is_none() {
+                    self.put_runs(start, u64::from(words));
                 }
             }
             Pending::Words { start, words, len } => {
                 self.flush_grid();
-                self.put_words(start, PAGE_SHIFT, &words, len);
+                self.put_words(start, PAGE_SHIFT, words.get(..len).unwrap_or(&words));
             }
         }
     }
@@ -253,21 +190,32 @@ impl<'a> Encoder<'a> {
         let Some(grid) = self.grid.take() else {
             return;
         };
-        let page_shift = PAGE_SHIFT.saturating_add(grid.shift());
-        let len = grid.len();
-        if (len as u64).saturating_add(1) < grid.runs {
-            self.put_words(grid.start, page_shift, &grid.words, len);
-        } else {
-            grid.starts()
-                .for_each(|start| self.put(head(start, page_shift, 0)));
-            self.runs = self.runs.saturating_add(grid.runs);
+        match grid.words() {
+            Some(words) => {
+                let page_shift = PAGE_SHIFT.saturating_add(grid.shift());
+                self.put_words(grid.start(), page_shift, words);
+            }
+            None => grid
+                .stretches()
+                .for_each(|(start, words)| self.put_runs(start, words)),
         }
     }
 
-    fn put_words(&mut self, start: u64, page_shift: u32, words: &[u64; MAX_WORDS], len: usize) {
-        self.put(head(start, page_shift, len));
-        words.iter().take(len).for_each(|word| self.put(*word));
-        self.words = self.words.saturating_add(len as u64);
+    fn put_runs(&mut self, mut start: u64, mut words: u64) {
+        while let Some(order) = words.checked_ilog2() {
+            let page_shift = PAGE_SHIFT.saturating_add(WORD_SHIFT).saturating_add(order);
+            self.put(head(start, page_shift, 0));
+            self.runs = self.runs.saturating_add(1);
+            let pow2 = 1u64 << order;
+            start = after(start, pow2);
+            words &= !pow2;
+        }
+    }
+
+    fn put_words(&mut self, start: u64, page_shift: u32, words: &[u64]) {
+        self.put(head(start, page_shift, words.len()));
+        words.iter().for_each(|word| self.put(*word));
+        self.words = self.words.saturating_add(words.len() as u64);
     }
 
     fn put(&mut self, value: u64) {

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! `virtio`, `virtqueue`, `blocks`, `pages`, `balloon_pages`, `cushion`, `work` and their like are
-//! safe wrappers of the kernel's interfaces, and hold all `unsafe` code. `bitmap` and `resp_encoder` need nothing but
-//! `core`.
+//! safe wrappers of the kernel's interfaces, and hold all `unsafe` code. `bitmap`, `grid` and
+//! `resp_encoder` need nothing but `core`.
 
 mod back_off;
 mod balloon;
@@ -30,6 +30,7 @@ mod counters;
 mod cushion;
 mod debugfs;
 mod fault;
+mod grid;
 mod hinting;
 mod hot_unplug;
 #[cfg(CONFIG_KUNIT = "y")]

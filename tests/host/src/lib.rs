@@ -9,6 +9,8 @@
 
 #[path = "../../../driver/bitmap.rs"]
 mod bitmap;
+#[path = "../../../driver/grid.rs"]
+mod grid;
 #[path = "../../../driver/resp_encoder.rs"]
 mod resp_encoder;
 

@@ -93,7 +93,8 @@ pub fn any_set() -> impl Strategy<Value = Pages> {
         dense(),
         fragmented(),
         boundaries(),
-        scattered_runs()
+        scattered_runs(),
+        blocks_of_one_allocator().prop_map(|blocks| pages(&blocks))
     ]
 }
 
@@ -155,4 +156,27 @@ fn scattered_runs() -> impl Strategy<Value = Pages> {
             .flat_map(|(start, len)| span(start, len))
             .collect()
     })
+}
+
+/// Stretches, as (start, length), of blocks whose sizes are powers of two of words, at multiples of
+/// the smallest of them.
+pub fn blocks_of_one_allocator() -> impl Strategy<Value = Vec<(u64, u64)>> {
+    let block = (0u32..2, 1u64..100, 1u64..16);
+    (0u32..3, collection::vec(block, 1..30)).prop_map(|(smallest, blocks)| {
+        let mut end = 64;
+        blocks
+            .into_iter()
+            .map(|(order, gap, len)| {
+                let start = end + (gap << (6 + smallest));
+                let len = len << (6 + smallest + order);
+                end = start + len;
+                (start, len)
+            })
+            .collect()
+    })
+}
+
+/// The pages of stretches.
+pub fn pages(stretches: &[(u64, u64)]) -> Pages {
+    stretches.iter().flat_map(|s| span(s.0, s.1)).collect()
 }

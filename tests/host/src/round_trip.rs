@@ -5,7 +5,9 @@
 use proptest::prelude::*;
 use vhost_device_balloon::message::{decode_response, GuestPages, PageRange};
 
-use crate::page_sets::{any_set, encode, span, Pages, MAX_PFN, PFNS_PER_BITMAP};
+use crate::page_sets::{
+    any_set, blocks_of_one_allocator, encode, pages, span, Pages, MAX_PFN, PFNS_PER_BITMAP,
+};
 
 /// A guest with memory at every PFN.
 struct Everywhere;
@@ -50,6 +52,14 @@ proptest! {
         let messages = encode(&pages, bitmaps, capacity);
         prop_assert!(messages.iter().all(|message| message.len() <= capacity));
         prop_assert_eq!(decode(&messages), pages);
+    }
+
+    #[test]
+    fn stretches_are_never_longer_together_than_as_runs(stretches in blocks_of_one_allocator()) {
+        let messages = encode(&pages(&stretches), 32, RESPONSE);
+        prop_assert_eq!(messages.len(), 1);
+        let runs: u64 = stretches.iter().map(|(_, len)| u64::from((len / 64).count_ones())).sum();
+        prop_assert!(messages[0].len() as u64 <= 8 + 8 * runs);
     }
 }
 
