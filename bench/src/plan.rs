@@ -84,16 +84,7 @@ impl Subject {
     /// The balloon in this machine; none where the subject is another kind of device.
     pub fn setup(self, machine: Machine) -> Option<Setup> {
         let qemu = Device::Qemu(Features::QEMU);
-        let daemon = Device::Daemon(Features {
-            page_bitmap: true,
-            ..Features::default()
-        });
-        let native = |page_bitmap| {
-            Device::NativeQemu(Features {
-                page_bitmap,
-                ..Features::QEMU
-            })
-        };
+        let daemon = Device::daemon(true);
         let (device, driver, wire) = match self {
             Self::StockQemu => (qemu, Driver::Stock, Wire::PfnArray),
             Self::StockDaemon => (daemon, Driver::Stock, Wire::PfnArray),
@@ -101,9 +92,13 @@ impl Subject {
             Self::OursQemu => (qemu, Driver::Ours(""), Wire::PfnArray),
             Self::OursDaemon => (daemon, Driver::Ours(""), Wire::PageBitmaps),
             Self::OursSingle => (daemon, Driver::Ours("block_order=0"), Wire::PageBitmaps),
-            Self::StockNative => (native(true), Driver::Stock, Wire::PfnArray),
-            Self::PfnNative => (native(false), Driver::Ours(""), Wire::PfnArray),
-            Self::BitmapNative => (native(true), Driver::Ours(""), Wire::PageBitmaps),
+            Self::StockNative => (Device::native_qemu(true), Driver::Stock, Wire::PfnArray),
+            Self::PfnNative => (Device::native_qemu(false), Driver::Ours(""), Wire::PfnArray),
+            Self::BitmapNative => (
+                Device::native_qemu(true),
+                Driver::Ours(""),
+                Wire::PageBitmaps,
+            ),
         };
         Some(Setup {
             machine,

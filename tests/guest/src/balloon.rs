@@ -72,6 +72,31 @@ impl Features {
 }
 
 impl Device {
+    /// The daemon, with or without page bitmaps.
+    pub fn daemon(page_bitmap: bool) -> Self {
+        Self::Daemon(Features {
+            page_bitmap,
+            ..Features::default()
+        })
+    }
+
+    /// The daemon that wants to be told before pages are used again.
+    pub fn daemon_to_be_told(page_bitmap: bool) -> Self {
+        Self::Daemon(Features {
+            page_bitmap,
+            must_tell_host: true,
+            ..Features::default()
+        })
+    }
+
+    /// QEMU with the patches in patches/qemu, with or without page bitmaps.
+    pub fn native_qemu(page_bitmap: bool) -> Self {
+        Self::NativeQemu(Features {
+            page_bitmap,
+            ..Features::QEMU
+        })
+    }
+
     /// What it offers.
     pub fn features(&mut self) -> &mut Features {
         match self {

@@ -177,13 +177,6 @@ fn main() -> Result<()> {
 }
 
 fn trials(kernel: Kernel) -> Vec<Trial> {
-    let daemon = |page_bitmap, must_tell_host| {
-        Device::Daemon(Features {
-            page_bitmap,
-            must_tell_host,
-            ..Features::default()
-        })
-    };
     let qemu = Device::Qemu(Features::QEMU);
     let (all_of_qemu, all_of_daemon) = (Device::Qemu(Features::ALL), Device::Daemon(Features::ALL));
     let (bitmaps, pfns) = (Wire::PageBitmaps, Wire::PfnArray);
@@ -206,28 +199,28 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
     if kernel == Kernel::BuiltIn {
         let driver = Driver::BuiltIn;
         let all = &[EVERYWHERE, DAEMON, OURS];
-        add("bitmap", driver, daemon(true, false), bitmaps, all);
+        add("bitmap", driver, Device::daemon(true), bitmaps, all);
         add("pfn_qemu", driver, qemu, pfns, &[EVERYWHERE, OURS]);
         add("all_qemu", driver, all_of_qemu, pfns, &[PARITY]);
         return trials;
     }
     let ours = Driver::Ours("");
     if environment::short() {
-        add("bitmap", ours, daemon(true, false), bitmaps, &[MOVES]);
+        add("bitmap", ours, Device::daemon(true), bitmaps, &[MOVES]);
         add("all_qemu", ours, all_of_qemu, pfns, &[BESIDE]);
         return trials;
     }
     add(
         "bitmap",
         ours,
-        daemon(true, false),
+        Device::daemon(true),
         bitmaps,
         &[EVERYWHERE, MODULE, DAEMON, COMMON, OURS, TWO],
     );
     add(
         "bitmap_must_tell_host",
         ours,
-        daemon(true, true),
+        Device::daemon_to_be_told(true),
         bitmaps,
         &[CORE],
     );
@@ -236,54 +229,66 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
     add("all_qemu", ours, all_of_qemu, pfns, &[PARITY, HINTING]);
     add("all_device", ours, all_of_daemon, bitmaps, &[PARITY]);
     if environment::native_qemu().is_ok() {
-        let native = |page_bitmap| {
-            Device::NativeQemu(Features {
-                page_bitmap,
-                ..Features::QEMU
-            })
-        };
         let all = Device::NativeQemu(Features::ALL);
         let scenarios = &[NATIVE, MIGRATION];
-        add("bitmap_native", ours, native(true), bitmaps, scenarios);
+        add(
+            "bitmap_native",
+            ours,
+            Device::native_qemu(true),
+            bitmaps,
+            scenarios,
+        );
         add("all_native", ours, all, bitmaps, &[BESIDE, HINTING]);
         // Only one side knows the bitmaps.
-        add("pfn_native", ours, native(false), pfns, &[CORE]);
+        add(
+            "pfn_native",
+            ours,
+            Device::native_qemu(false),
+            pfns,
+            &[CORE],
+        );
         if kernel == Kernel::Distribution {
-            add("stock_native", Driver::Stock, native(true), pfns, &[CORE]);
+            add(
+                "stock_native",
+                Driver::Stock,
+                Device::native_qemu(true),
+                pfns,
+                &[CORE],
+            );
         }
     }
     add(
         "pfn_device",
         ours,
-        daemon(false, false),
+        Device::daemon(false),
         pfns,
         &[EVERYWHERE, MODULE, DAEMON, OURS],
     );
     add(
         "pfn_device_must_tell_host",
         ours,
-        daemon(false, true),
+        Device::daemon_to_be_told(false),
         pfns,
         &[CORE],
     );
     add(
         "pfn_parameter",
         Driver::Ours("page_bitmap=0"),
-        daemon(true, false),
+        Device::daemon(true),
         pfns,
         &[CORE],
     );
     let single = Driver::Ours("block_order=0");
     if environment::long() {
         let all = &[EVERYWHERE, MODULE, DAEMON];
-        add("single_pages", single, daemon(true, false), bitmaps, all);
+        add("single_pages", single, Device::daemon(true), bitmaps, all);
         let pressure = &[PRESSURE];
         add("all_single_pages", single, all_of_daemon, bitmaps, pressure);
     } else {
         add(
             "single_pages",
             single,
-            daemon(true, false),
+            Device::daemon(true),
             bitmaps,
             &[BLOCKS],
         );
@@ -293,19 +298,19 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
         ("huge_pages", "block_order=9"),
     ] {
         let driver = Driver::Ours(parameter);
-        add(name, driver, daemon(true, false), bitmaps, &[BLOCKS]);
+        add(name, driver, Device::daemon(true), bitmaps, &[BLOCKS]);
     }
     add(
         "no_first_bitmap",
         Driver::Faulty("first_bitmap"),
-        daemon(true, false),
+        Device::daemon(true),
         pfns,
         &[FAULTS],
     );
     add(
         "no_further_bitmap",
         Driver::Faulty("more_bitmaps"),
-        daemon(true, false),
+        Device::daemon(true),
         bitmaps,
         &[SPANS],
     );
@@ -314,7 +319,7 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
     }
     // The device is a balloon by itself, and the harness right, when the distribution's driver says so.
     let stock = Driver::Stock;
-    add("stock_device", stock, daemon(true, false), pfns, &[CORE]);
+    add("stock_device", stock, Device::daemon(true), pfns, &[CORE]);
     if environment::long() {
         let all = &[EVERYWHERE, MODULE, COMMON, MIGRATION];
         add("stock_qemu", stock, qemu, pfns, all);
