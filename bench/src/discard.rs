@@ -160,24 +160,16 @@ mod tests {
 
     const GIB: u64 = 1024 * MIB;
 
-    fn set(ranges: &[(u64, u64)]) -> PageSet {
-        let mut set = PageSet::default();
-        for &(start, pages) in ranges {
-            set.push(start, pages);
-        }
-        set
-    }
-
     #[test]
     fn memory_above_4_gib_follows_that_below() {
         let pages = |bytes| bytes / PAGE_SIZE;
         let found = file_ranges(
             8 * GIB,
-            &set(&[(16, 1), (pages(2 * GIB) - 1, 1), (pages(4 * GIB), 2)]),
+            &PageSet::from_iter([(16, 1), (pages(2 * GIB) - 1, 1), (pages(4 * GIB), 2)]),
         );
         let middle = 2 * GIB - PAGE_SIZE..2 * GIB + 2 * PAGE_SIZE;
         assert_eq!(found.unwrap(), [16 * PAGE_SIZE..17 * PAGE_SIZE, middle]);
-        assert!(file_ranges(GIB, &set(&[(pages(GIB), 1)])).is_err());
+        assert!(file_ranges(GIB, &PageSet::from_iter([(pages(GIB), 1)])).is_err());
     }
 
     #[test]
@@ -197,7 +189,13 @@ mod tests {
         ram.punch(&(MIB..2 * MIB)).unwrap();
         assert_eq!(blocks(&ram), 3 * MIB);
         drop(ram);
-        let found = of_balloon(4 * MIB, State::Touched, &set(&[(0, 3), (5, 1)]), 1).unwrap();
+        let found = of_balloon(
+            4 * MIB,
+            State::Touched,
+            &PageSet::from_iter([(0, 3), (5, 1)]),
+            1,
+        )
+        .unwrap();
         assert_eq!((found.ranges, found.bytes), (2, 4 * PAGE_SIZE));
     }
 }

@@ -245,11 +245,9 @@ mod tests {
 
     #[test]
     fn a_stretch_counts_once_however_many_pages_it_has() {
-        let mut set = PageSet::default();
-        assert_eq!(stretches(&set), 0);
-        for (start, pages) in [(0, 1), (5, 1), (511, 2), (1000, 1), (2048, 1024), (5120, 1)] {
-            set.push(start, pages);
-        }
+        assert_eq!(stretches(&PageSet::default()), 0);
+        let set =
+            PageSet::from_iter([(0, 1), (5, 1), (511, 2), (1000, 1), (2048, 1024), (5120, 1)]);
         // 0, 1, then 4 and 5, then 10.
         assert_eq!(stretches(&set), 5);
     }

@@ -66,9 +66,7 @@ impl Vm {
             let from = json!({ "start_pfn": next });
             let mut held = daemon.qmp.execute("x-query-held", from)?;
             let ranges: Vec<(u64, u64)> = serde_json::from_value(held["ranges"].take())?;
-            for (start, length) in ranges {
-                pages.push(start, length);
-            }
+            pages.extend(ranges);
             next = held["next_pfn"].take();
         }
         Ok(Some(pages))

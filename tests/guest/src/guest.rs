@@ -112,7 +112,7 @@ impl Guest {
         let mut next = Some(0);
         while let Some(from) = next {
             let found: BalloonPages = self.call(Request::BalloonPages { from })?;
-            pages.append(&found.pages);
+            pages.extend(found.pages.iter());
             next = found.next;
         }
         Ok(pages)

@@ -18,13 +18,6 @@ impl PageSet {
         }
     }
 
-    /// Adds all pages of a set, which come after those of this one.
-    pub fn append(&mut self, other: &Self) {
-        for &(start, pages) in &other.ranges {
-            self.push(start, pages);
-        }
-    }
-
     /// How many ranges there are.
     pub fn ranges(&self) -> usize {
         self.ranges.len()
@@ -68,16 +61,30 @@ impl PageSet {
     }
 }
 
+/// Ranges that all come after those of the set, in ascending order.
+impl Extend<(u64, u64)> for PageSet {
+    fn extend<I: IntoIterator<Item = (u64, u64)>>(&mut self, ranges: I) {
+        for (start, pages) in ranges {
+            self.push(start, pages);
+        }
+    }
+}
+
+/// Ranges in ascending order.
+impl FromIterator<(u64, u64)> for PageSet {
+    fn from_iter<I: IntoIterator<Item = (u64, u64)>>(ranges: I) -> Self {
+        let mut set = Self::default();
+        set.extend(ranges);
+        set
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn set(ranges: &[(u64, u64)]) -> PageSet {
-        let mut set = PageSet::default();
-        for &(start, pages) in ranges {
-            set.push(start, pages);
-        }
-        set
+        ranges.iter().copied().collect()
     }
 
     #[test]
@@ -85,7 +92,7 @@ mod tests {
         let mut pages = set(&[(3, 2), (5, 1), (9, 1)]);
         assert_eq!(pages, set(&[(3, 3), (9, 1)]));
         assert_eq!((pages.ranges(), pages.pages()), (2, 4));
-        pages.append(&set(&[(10, 5), (20, 1)]));
+        pages.extend([(10, 5), (20, 1)]);
         assert_eq!(pages, set(&[(3, 3), (9, 6), (20, 1)]));
     }
 

@@ -72,8 +72,7 @@ struct Place {
 impl Place {
     /// How many of these pages are in there.
     fn pages_in(&self, pages: &PageSet) -> u64 {
-        let mut all = PageSet::default();
-        all.push(self.pfn, self.pages);
+        let all = PageSet::from_iter([(self.pfn, self.pages)]);
         self.pages - all.without(pages).pages()
     }
 }
