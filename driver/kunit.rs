@@ -140,24 +140,47 @@ mod encoder {
     fn full_words_are_runs_the_largest_first() {
         let mut buf = [0; 1024];
         let mut encoder = Encoder::new(&mut buf);
-        for word in 0..7 {
+        for word in 0..6 {
             assert_eq!(encoder.push(word * 64, u64::MAX), Ok(()));
         }
         assert_eq!(
             encoder.finish(),
             Encoded {
-                len: 24,
-                runs: 3,
+                len: 16,
+                runs: 2,
                 words: 0
             }
         );
-        for (index, (start_pfn, page_shift)) in
-            [(0, 20), (256, 19), (384, 18)].into_iter().enumerate()
-        {
+        for (index, (start_pfn, page_shift)) in [(0, 20), (256, 19)].into_iter().enumerate() {
             let head: u64 = start_pfn | page_shift << 52;
             assert_eq!(
                 buf.chunks_exact(8).nth(index),
                 Some(&head.to_le_bytes()[..])
+            );
+        }
+    }
+
+    #[test]
+    fn two_stretches_share_a_grid() {
+        let mut buf = [0; 1024];
+        let mut encoder = Encoder::new(&mut buf);
+        // A bit stands for 128 pages: three of them, a gap of one, and one.
+        for word in [0, 1, 2, 3, 4, 5, 8, 9] {
+            assert_eq!(encoder.push(word * 64, u64::MAX), Ok(()));
+        }
+        assert_eq!(
+            encoder.finish(),
+            Encoded {
+                len: 16,
+                runs: 0,
+                words: 1
+            }
+        );
+        let head: u64 = 19 << 52 | 8 << 58;
+        for (index, word) in [head, 0b1_0111].into_iter().enumerate() {
+            assert_eq!(
+                buf.chunks_exact(8).nth(index),
+                Some(&word.to_le_bytes()[..])
             );
         }
     }
