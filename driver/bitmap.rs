@@ -8,13 +8,19 @@
 //! All PFNs are in units of 4 KiB. Bitmaps are any memory for [`WORDS_PER_BITMAP`] words, so that
 //! this file needs no allocator.
 
-use core::ops::DerefMut;
+use core::ops::{
+    DerefMut,
+    Range, //
+};
 
 /// The words of a bitmap, which has 32 KiB.
 pub(crate) const WORDS_PER_BITMAP: usize = 4096;
 
 /// The most bitmaps that are used at once.
 pub(crate) const MAX_BITMAPS: usize = 32;
+
+/// Words of which all are looked at when one has a page: 64 chunks are a bitmap.
+const WORDS_PER_CHUNK: usize = WORDS_PER_BITMAP / 64;
 
 const PFNS_PER_WORD: u64 = 64;
 const PFNS_PER_BITMAP: u64 = PFNS_PER_WORD * WORDS_PER_BITMAP as u64;
@@ -78,11 +84,11 @@ impl PfnRange {
 ///
 /// - Bitmaps are present from the first on, without gaps, each [`WORDS_PER_BITMAP`] words.
 /// - `start` is aligned to a word.
-/// - No bit is set outside the words that `marked` names, counted over all bitmaps.
+/// - No bit is set outside the chunks that `marked` names: a bit for each of a bitmap's.
 pub(crate) struct PageBitmaps<B> {
     bitmaps: [Option<B>; MAX_BITMAPS],
     start: u64,
-    marked: Option<(usize, usize)>,
+    marked: [u64; MAX_BITMAPS],
 }
 
 impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
@@ -96,7 +102,7 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
         Self {
             bitmaps,
             start: 0,
-            marked: None,
+            marked: [0; MAX_BITMAPS],
         }
     }
 
@@ -160,15 +166,19 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
         while first <= last {
             let index = usize::try_from(first / PFNS_PER_WORD).unwrap_or(usize::MAX);
             let end = (first | (PFNS_PER_WORD - 1)).min(last);
-            let Some(word) = self.word_mut(index) else {
+            let (bitmap, word) = (index / WORDS_PER_BITMAP, index % WORDS_PER_BITMAP);
+            let (Some(word), Some(marked)) = (
+                self.bitmaps
+                    .get_mut(bitmap)
+                    .and_then(Option::as_mut)
+                    .and_then(|bitmap| bitmap.get_mut(word)),
+                self.marked.get_mut(bitmap),
+            ) else {
                 return Some(self.start.saturating_add(first));
             };
+            // INVARIANT: The chunk of the word is one of those named.
+            *marked |= 1 << (index % WORDS_PER_BITMAP / WORDS_PER_CHUNK);
             *word |= bits(first % PFNS_PER_WORD, end % PFNS_PER_WORD);
-            // INVARIANT: The words named grow to have this one among them.
-            self.marked = Some(match self.marked {
-                None => (index, index),
-                Some((lowest, highest)) => (lowest.min(index), highest.max(index)),
-            });
             first = end.saturating_add(1);
         }
         None
@@ -176,31 +186,33 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
 
     /// The words with pages in them, each with the PFN of its first bit, in ascending order.
     pub(crate) fn words(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let (mut next, last) = self.marked.map_or((1, 0), |marked| marked);
-        core::iter::from_fn(move || {
-            while next <= last {
-                let index = next;
-                next = next.saturating_add(1);
-                let word = self.word(index)?;
-                if word != 0 {
-                    let offset = (index as u64).saturating_mul(PFNS_PER_WORD);
-                    return Some((self.start.saturating_add(offset), word));
-                }
+        let mut next = 0;
+        core::iter::from_fn(move || loop {
+            let index = self.skip_chunks(next)?;
+            next = index.saturating_add(1);
+            let word = self.word(index)?;
+            if word != 0 {
+                let offset = (index as u64).saturating_mul(PFNS_PER_WORD);
+                return Some((self.start.saturating_add(offset), word));
             }
-            None
         })
     }
 
-    /// The PFNs of all pages, in ascending order.
-    pub(crate) fn pfns(&self) -> impl Iterator<Item = u64> + '_ {
-        self.words().flat_map(|(pfn, word)| {
-            let mut left = word;
-            core::iter::from_fn(move || {
-                let bit = (left != 0).then(|| left.trailing_zeros())?;
-                left &= left.wrapping_sub(1);
-                Some(pfn.saturating_add(u64::from(bit)))
-            })
-        })
+    /// The first word from `index` on that a chunk named in `marked` has.
+    fn skip_chunks(&self, index: usize) -> Option<usize> {
+        let mut index = index;
+        // Within a chunk, this is one of those.
+        while index % WORDS_PER_CHUNK == 0 {
+            let chunks = self.marked.get(index / WORDS_PER_BITMAP)?;
+            let chunks = chunks >> (index % WORDS_PER_BITMAP / WORDS_PER_CHUNK);
+            if chunks != 0 {
+                // CAST: This is at most 63.
+                let skipped = (chunks.trailing_zeros() as usize).saturating_mul(WORDS_PER_CHUNK);
+                return Some(index.saturating_add(skipped));
+            }
+            index = (index | (WORDS_PER_BITMAP - 1)).saturating_add(1);
+        }
+        Some(index)
     }
 
     fn word(&self, index: usize) -> Option<u64> {
@@ -208,21 +220,40 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
         bitmap.get(index % WORDS_PER_BITMAP).copied()
     }
 
-    fn word_mut(&mut self, index: usize) -> Option<&mut u64> {
-        let bitmap = self.bitmaps.get_mut(index / WORDS_PER_BITMAP)?.as_mut()?;
-        bitmap.get_mut(index % WORDS_PER_BITMAP)
+    /// The PFNs of all pages, in ascending order.
+    pub(crate) fn pfns(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words()
+            .flat_map(|(pfn, word)| ones(word).map(move |bit| pfn.saturating_add(bit)))
     }
 
     fn clear(&mut self) {
-        let Some((first, last)) = self.marked.take() else {
-            return;
-        };
-        for index in first..=last {
-            if let Some(word) = self.word_mut(index) {
-                *word = 0;
+        let bitmaps = self.bitmaps.iter_mut().flatten();
+        for (bitmap, marked) in bitmaps.zip(&mut self.marked) {
+            for chunk in ones(core::mem::take(marked)) {
+                if let Some(words) = bitmap.get_mut(words_of(chunk)) {
+                    words.fill(0);
+                }
             }
         }
     }
+}
+
+/// Where a chunk of a bitmap is.
+fn words_of(chunk: u64) -> Range<usize> {
+    let first = usize::try_from(chunk)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(WORDS_PER_CHUNK);
+    first..first.saturating_add(WORDS_PER_CHUNK)
+}
+
+/// The bits that are set, in ascending order.
+fn ones(word: u64) -> impl Iterator<Item = u64> {
+    let mut left = word;
+    core::iter::from_fn(move || {
+        let bit = (left != 0).then(|| left.trailing_zeros())?;
+        left &= left.wrapping_sub(1);
+        Some(u64::from(bit))
+    })
 }
 
 /// A word with the bits from `first` to `last` set.

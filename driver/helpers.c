@@ -7,6 +7,7 @@
 #include <linux/moduleparam.h>
 #include <linux/poison.h>
 #include <linux/shrinker.h>
+#include <linux/unroll.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/wait.h>
@@ -144,10 +145,15 @@ const struct zone *balloon_bmap_page_zone(const struct page *page)
 	return page_zone(page);
 }
 
+/*
+ * These two loops are most of what the driver does for a page of a block: a block has an order of
+ * at least 1, and most have many pages.
+ */
 void balloon_bmap_set_offline(struct page *page, unsigned int order)
 {
 	struct page *end = page + (1UL << order);
 
+	unrolled_count(8)
 	for (; page < end; page++)
 		__SetPageOffline(page);
 }
@@ -156,6 +162,7 @@ void balloon_bmap_clear_offline(struct page *page, unsigned int order)
 {
 	struct page *end = page + (1UL << order);
 
+	unrolled_count(8)
 	for (; page < end; page++)
 		__ClearPageOffline(page);
 }
