@@ -96,6 +96,16 @@ impl Drop for Process {
 pub fn wait_until(
     timeout: Duration,
     what: &str,
+    condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    wait_closely(Duration::from_millis(10), timeout, what, condition)
+}
+
+/// The same for what may be over in less than 10 ms, with a pause of one's own.
+pub fn wait_closely(
+    pause: Duration,
+    timeout: Duration,
+    what: &str,
     mut condition: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
     let timeout = patience(timeout);
@@ -104,7 +114,7 @@ pub fn wait_until(
         if Instant::now() > deadline {
             bail!("waited {} s in vain for {what}", timeout.as_secs());
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(pause);
     }
     Ok(())
 }

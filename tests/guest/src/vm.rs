@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::environment::Kernel;
 use crate::guest::Guest;
 use crate::memory::Memory;
-use crate::process::wait_until;
+use crate::process::{wait_closely, wait_until};
 use crate::qemu::{Machine, Qemu};
 use crate::qmp::Qmp;
 use crate::{environment, initramfs, MIB, PAGE_SIZE};
@@ -166,7 +166,7 @@ impl Vm {
         }
         let (mut qemu, guest, total) = boot(&machine, directory)?;
         let size = qemu.memory_size()? / PAGE_SIZE;
-        Ok(Self {
+        let mut vm = Self {
             guest,
             qemu,
             daemon,
@@ -176,11 +176,26 @@ impl Vm {
             machine,
             directory: directory.to_owned(),
             total,
-            boots: 1,
+            boots: 0,
             probes: 0,
             oom_kills: 0,
             keeps_total: false,
-        })
+        };
+        vm.count_boot();
+        Ok(vm)
+    }
+
+    /// A kernel that has started, up to the agent.
+    fn count_boot(&mut self) {
+        self.boots += 1;
+        self.count_probe_at_boot();
+    }
+
+    /// A driver that is built in has its first probe before there is anybody to load it.
+    fn count_probe_at_boot(&mut self) {
+        if self.setup.driver == Driver::BuiltIn && self.setup.plugged {
+            self.probes += 1;
+        }
     }
 
     /// The driver under test.
@@ -401,10 +416,15 @@ impl Vm {
     /// Waits until `actual` is no longer `from`, and returns what it is then.
     pub fn await_change(&mut self, from: u64) -> Result<u64> {
         let mut pages = from;
-        wait_until(TARGET_TIMEOUT, "the balloon to change", || {
-            pages = self.actual()?;
-            Ok(pages != from)
-        })?;
+        wait_closely(
+            Duration::from_micros(100),
+            TARGET_TIMEOUT,
+            "the balloon to change",
+            || {
+                pages = self.actual()?;
+                Ok(pages != from)
+            },
+        )?;
         Ok(pages)
     }
 
@@ -474,7 +494,7 @@ impl Vm {
     /// Waits for the guest to come up again after a reset, with no driver loaded. One that hangs at its
     /// clocks is reset again, as in `boot`.
     pub fn await_reboot(&mut self) -> Result<()> {
-        self.boots += 1;
+        self.count_boot();
         let timeout = boot_timeout(&self.machine);
         let mut tries = 0;
         loop {
@@ -546,6 +566,10 @@ impl Vm {
         let (qemu, guest) =
             Qemu::start(&self.machine, self.machine.accelerator(), &self.directory)?;
         (self.qemu, self.guest) = (qemu, guest);
+        if migrated.is_none() {
+            // The kernel that reads what was saved is one of its own, for a while.
+            self.count_probe_at_boot();
+        }
         Ok(())
     }
 
@@ -555,8 +579,8 @@ impl Vm {
     }
 }
 
-/// Starts the machine until its guest comes up, and returns its memory in pages too. Under TCG the kernel hangs now and then while it looks
-/// at its clocks, long before there is a balloon driver.
+/// Starts the machine until its guest comes up, and returns its memory in pages too. Under TCG the kernel hangs now and
+/// then while it looks at its clocks, long before there is a balloon driver.
 pub fn boot(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest, u64)> {
     let mut tries = 0;
     loop {
