@@ -55,13 +55,11 @@ pub fn measure(amounts: Amounts, driver: Driver, round: u32, logs: &Path) -> Res
 
 impl Uml {
     fn start(amounts: Amounts, driver: Driver, logs: &Path) -> Result<Self> {
-        let daemon = Daemon::start(
-            Features {
-                page_bitmap: true,
-                ..Features::default()
-            },
-            logs,
-        )?;
+        let features = Features {
+            page_bitmap: true,
+            ..Features::default()
+        };
+        let daemon = Daemon::start_with(features, &["--whole-messages"], logs)?;
         let initrd = logs.join("initramfs.cpio");
         initramfs::write_minimal(&initrd, INIT)?;
         let log = logs.join("guest.log");

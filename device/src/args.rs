@@ -77,6 +77,10 @@ pub struct DaemonArgs {
     /// Offer PAGE_POISON: the guest tells what it fills free pages with.
     #[arg(long)]
     page_poison: bool,
+    /// Announce a new target in one write, for frontends that take the beginning of a message for a
+    /// broken one, as User-mode Linux does. It may crash QEMU.
+    #[arg(long)]
+    whole_messages: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -141,6 +145,7 @@ impl From<DaemonArgs> for DaemonConfig {
             socket_path: args.socket_path,
             control_path: args.control_path,
             features,
+            whole_messages: args.whole_messages,
         }
     }
 }
@@ -206,6 +211,12 @@ mod tests {
         );
         assert_eq!(config("--free-page-reporting").features, usual | report);
         assert_eq!(config("--page-poison").features, usual | poison);
+    }
+
+    #[test]
+    fn messages_are_whole_on_request() {
+        assert!(!config("").whole_messages);
+        assert!(config("--whole-messages").whole_messages);
     }
 
     #[test]

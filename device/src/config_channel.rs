@@ -18,6 +18,9 @@
 //! 4. The other 11 bytes. If the device is started they make the message a CONFIG_CHANGE_MSG, else
 //!    one with a request number that nobody knows: QEMU logs it and goes on.
 //!
+//! A frontend that does not wait for the rest of a message, as User-mode Linux, loses it. It can have
+//! the message in one write.
+//!
 //! No reply is asked for: QEMU would send it while it may be waiting for this side's answer to
 //! GET_CONFIG.
 
@@ -77,6 +80,15 @@ impl ConfigChannel {
     /// Whether a message is begun and waits for [`Self::finish`].
     pub fn is_begun(&self) -> bool {
         self.begun
+    }
+
+    /// Sends a configuration change in one write.
+    ///
+    /// # Errors
+    ///
+    /// The system's: the channel is useless then.
+    pub fn send(&mut self) -> io::Result<()> {
+        self.socket.write_all(&header(CONFIG_CHANGE))
     }
 
     /// Sends the first byte of a message.

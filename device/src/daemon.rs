@@ -48,6 +48,8 @@ pub struct DaemonConfig {
     pub control_path: PathBuf,
     /// The features to offer.
     pub features: u64,
+    /// Whether a configuration change is sent in one write, which may crash QEMU.
+    pub whole_messages: bool,
 }
 
 /// Why the daemon cannot start or go on.
@@ -81,6 +83,7 @@ enum Source {
 /// The daemon.
 pub struct Daemon {
     features: u64,
+    whole_messages: bool,
     listener: Listener,
     control: ControlServer,
     signals: Option<SignalFd>,
@@ -117,6 +120,7 @@ impl Daemon {
         let control = ControlServer::new(Listener::bind(&config.control_path)?);
         Ok(Self {
             features: config.features,
+            whole_messages: config.whole_messages,
             listener,
             control,
             signals,
@@ -263,7 +267,13 @@ impl Daemon {
             return Ok(());
         };
         if !channel.is_begun() {
-            if self.session.change_pending && self.session.device().queues.is_started() {
+            if !self.session.change_pending || !self.session.device().queues.is_started() {
+                return Ok(());
+            }
+            if self.whole_messages {
+                channel.send()?;
+                self.session.change_pending = false;
+            } else {
                 channel.begin()?;
                 frontend.look_again = FIRST_LOOK;
             }

@@ -316,6 +316,13 @@ impl Guest {
         bytes
     }
 
+    /// What a single look at the channel finds, once there is something.
+    pub fn receive_channel(&mut self) -> Vec<u8> {
+        let mut bytes = [0; 64];
+        let len = self.channel.read(&mut bytes).unwrap();
+        bytes[..len].to_vec()
+    }
+
     /// Whether nothing comes on the channel for a while.
     pub fn is_channel_silent(&self) -> bool {
         let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];

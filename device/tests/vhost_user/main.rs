@@ -279,6 +279,22 @@ fn a_new_target_is_announced_in_two_writes() {
 }
 
 #[test]
+fn a_new_target_is_one_message_where_it_has_to_be() {
+    let daemon = Running::with_whole_messages();
+    let mut client = daemon.client();
+    let mut guest = daemon.guest();
+    guest.start(PFNS);
+    client.balloon(RAM - 40960);
+    assert_eq!(
+        guest.receive_channel(),
+        [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+    );
+    assert_eq!(guest.num_pages(), 10);
+    client.balloon(RAM - 40960);
+    assert!(guest.is_channel_silent());
+}
+
+#[test]
 fn a_device_that_stops_in_between_gets_no_change() {
     let daemon = Running::new();
     let mut client = daemon.client();

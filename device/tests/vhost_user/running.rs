@@ -36,11 +36,20 @@ impl Running {
     }
 
     pub fn offering(features: u64) -> Self {
+        Self::start(features, false)
+    }
+
+    pub fn with_whole_messages() -> Self {
+        Self::start(feature(VIRTIO_BALLOON_F_PAGE_BITMAP), true)
+    }
+
+    fn start(features: u64, whole_messages: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = DaemonConfig {
             socket_path: dir.path().join("socket"),
             control_path: dir.path().join("control"),
             features: BASE_FEATURES | features,
+            whole_messages,
         };
         let mut daemon = Daemon::new(&config, None).unwrap();
         let thread = thread::spawn(move || daemon.run().unwrap());

@@ -150,8 +150,13 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a daemon whose output goes to `daemon.log` in `directory`.
+    /// Starts a daemon for QEMU, whose output goes to `daemon.log` in `directory`.
     pub fn start(features: Features, directory: &Path) -> Result<Self> {
+        Self::start_with(features, &[], directory)
+    }
+
+    /// Starts a daemon with further options.
+    pub fn start_with(features: Features, options: &[&str], directory: &Path) -> Result<Self> {
         // Not in `directory`: the path of a socket must be short.
         let sockets = tempfile::Builder::new().prefix("vbb-").tempdir()?;
         let control = sockets.path().join("control");
@@ -175,6 +180,7 @@ impl Daemon {
                 command.arg(option);
             }
         }
+        command.args(options);
         let mut process = Process::spawn("vhost-device-balloon", command, &log, Vec::new())?;
         let mut connection = None;
         wait_until(
