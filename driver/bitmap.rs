@@ -166,18 +166,18 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
         while first <= last {
             let index = usize::try_from(first / PFNS_PER_WORD).unwrap_or(usize::MAX);
             let end = (first | (PFNS_PER_WORD - 1)).min(last);
-            let (bitmap, word) = (index / WORDS_PER_BITMAP, index % WORDS_PER_BITMAP);
+            let (bitmap, offset) = (index / WORDS_PER_BITMAP, index % WORDS_PER_BITMAP);
             let (Some(word), Some(marked)) = (
                 self.bitmaps
                     .get_mut(bitmap)
                     .and_then(Option::as_mut)
-                    .and_then(|bitmap| bitmap.get_mut(word)),
+                    .and_then(|bitmap| bitmap.get_mut(offset)),
                 self.marked.get_mut(bitmap),
             ) else {
                 return Some(self.start.saturating_add(first));
             };
             // INVARIANT: The chunk of the word is one of those named.
-            *marked |= 1 << (index % WORDS_PER_BITMAP / WORDS_PER_CHUNK);
+            *marked |= 1 << (offset / WORDS_PER_CHUNK);
             *word |= bits(first % PFNS_PER_WORD, end % PFNS_PER_WORD);
             first = end.saturating_add(1);
         }
