@@ -67,7 +67,6 @@ pub fn compaction(mut setup: Setup, directory: &Path) -> Result<()> {
     // differently.
     let mut left = ARRANGEMENTS;
     let target = loop {
-        vm.reach(0)?;
         let target = arrange(&mut vm)?;
         left -= 1;
         match compact(&mut vm) {
@@ -75,6 +74,7 @@ pub fn compaction(mut setup: Setup, directory: &Path) -> Result<()> {
             Err(err) if left == 0 => return Err(err),
             Err(err) => println!("compaction: {err:#}, with memory as it lies: {left} times more"),
         }
+        vm.reach(0)?;
     };
     vm.expect_balloon(target)?;
     vm.expect_conserved()?;

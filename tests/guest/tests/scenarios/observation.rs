@@ -59,7 +59,9 @@ pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
                 let heads = (bytes / 8).checked_sub(messages + runs + words);
                 let heads = heads.context("fewer bytes than there must be")?;
                 ensure!(
-                    (words.div_ceil(7)..=words).contains(&heads) && bytes < pages,
+                    runs + words > 0
+                        && (words.div_ceil(7)..=words).contains(&heads)
+                        && bytes < pages,
                     "{queue}: not short messages: {shown:?}"
                 );
             }
