@@ -199,23 +199,20 @@ impl BalloonPages {
 
     /// Counts pages that go into the balloon or come out of it, zone by zone.
     fn count(&self, pages: &PageList<Given>, way: Way) {
-        let mut tally: Option<Tally> = None;
-        for (order, page) in pages.iter() {
-            let zone = page_zone(page);
-            let mut next = match tally.take() {
-                Some(tally) if tally.zone == zone => tally,
-                last => {
-                    last.inspect(|tally| self.close(tally, way));
-                    Tally::new(page, zone)
-                }
-            };
-            next.pages = next.pages.wrapping_add(order.pages());
-            if order != Order::PAGE {
-                next.in_blocks = next.in_blocks.wrapping_add(order.pages());
+        let mut pages = pages.iter();
+        let Some((order, first)) = pages.next() else {
+            return;
+        };
+        let mut tally = Tally::new(order, first);
+        pages.for_each(|(order, page)| {
+            if zone_id(page) == tally.zone_id {
+                tally.add(order);
+            } else {
+                self.close(&tally, way);
+                tally = Tally::new(order, page);
             }
-            tally = Some(next);
-        }
-        tally.inspect(|tally| self.close(tally, way));
+        });
+        self.close(&tally, way);
     }
 
     fn close(&self, tally: &Tally, way: Way) {
@@ -255,7 +252,7 @@ impl BalloonPages {
             let new = NonNull::new(newpage).ok_or(EINVAL)?;
             let old = NonNull::new(page).ok_or(EINVAL)?;
             compaction::migrate(&this.reporter, page_pfn(new), page_pfn(old))?;
-            if page_zone(new) != page_zone(old) {
+            if zone_id(new) != zone_id(old) {
                 this.manage(old, 1);
                 this.manage(new, -1);
             }
@@ -274,18 +271,27 @@ enum Way {
 /// Pages of one zone.
 struct Tally {
     first: NonNull<bindings::page>,
-    zone: *const bindings::zone,
+    zone_id: i32,
     pages: usize,
     in_blocks: usize,
 }
 
 impl Tally {
-    fn new(first: NonNull<bindings::page>, zone: *const bindings::zone) -> Self {
-        Self {
+    fn new(order: Order, first: NonNull<bindings::page>) -> Self {
+        let mut tally = Self {
             first,
-            zone,
+            zone_id: zone_id(first),
             pages: 0,
             in_blocks: 0,
+        };
+        tally.add(order);
+        tally
+    }
+
+    fn add(&mut self, order: Order) {
+        self.pages = self.pages.wrapping_add(order.pages());
+        if order != Order::PAGE {
+            self.in_blocks = self.in_blocks.wrapping_add(order.pages());
         }
     }
 }
@@ -314,9 +320,10 @@ fn count_in_balloon(page: NonNull<bindings::page>, inflated: isize, deflated: is
     }
 }
 
-fn page_zone(page: NonNull<bindings::page>) -> *const bindings::zone {
+/// The same number for pages of the same zone, as far as blocks of pages go.
+fn zone_id(page: NonNull<bindings::page>) -> i32 {
     // SAFETY: The page is valid.
-    unsafe { bindings::balloon_bmap_page_zone(page.as_ptr()) }
+    unsafe { bindings::balloon_bmap_page_zone_id(page.as_ptr()) }
 }
 
 fn signed(pages: usize) -> isize {

@@ -16,3 +16,6 @@
 
 #include "compat.h"
 #include "helpers.h"
+
+/* Where the links of a page are in struct page. */
+const unsigned long BALLOON_BMAP_PAGE_LRU = offsetof(struct page, lru);

@@ -62,14 +62,6 @@ impl PfnRange {
         self.min..self.min.saturating_add(len)
     }
 
-    /// The part from `pfn` on, if there is one.
-    fn from(self, pfn: u64) -> Option<Self> {
-        (pfn <= self.max).then_some(Self {
-            min: self.min.max(pfn),
-            max: self.max,
-        })
-    }
-
     /// How many bitmaps cover the range at once, as far as bitmaps go.
     pub(crate) fn bitmaps(&self) -> usize {
         let span = self.max.saturating_sub(align_down(self.min));
@@ -147,22 +139,22 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
         self.start = align_down(start);
 
         let mut beyond: Option<u64> = None;
-        for range in ranges {
-            let Some(range) = range.from(self.start) else {
-                continue;
-            };
+        ranges.for_each(|range| {
+            if range.max < self.start {
+                return;
+            }
             if let Some(pfn) = self.mark_range(range) {
                 beyond = Some(beyond.map_or(pfn, |lowest| lowest.min(pfn)));
             }
-        }
+        });
         beyond
     }
 
-    /// Marks a range, which must not begin before `start`, and returns the first PFN beyond the
-    /// bitmaps.
+    /// Marks what a range has from `start` on, where it must not end before, and returns the first
+    /// PFN beyond the bitmaps.
     fn mark_range(&mut self, range: PfnRange) -> Option<u64> {
         let mut first = range.min.saturating_sub(self.start);
-        let last = range.max.saturating_sub(self.start);
+        let last = range.max.wrapping_sub(self.start);
         while first <= last {
             let index = usize::try_from(first / PFNS_PER_WORD).unwrap_or(usize::MAX);
             let end = (first | (PFNS_PER_WORD - 1)).min(last);

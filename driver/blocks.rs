@@ -15,6 +15,9 @@ use kernel::page::PAGE_SHIFT;
 // CAST: A small constant, which fits.
 pub(crate) const ORDERS: usize = bindings::MAX_PAGE_ORDER as usize + 1;
 
+/// How many single pages are allocated with one call.
+const PAGES_AT_ONCE: usize = 64;
+
 /// log2 of the pages of a block.
 ///
 /// # Invariants
@@ -110,6 +113,18 @@ impl Block {
         // SAFETY: May be called from any context.
         let page = unsafe { bindings::balloon_bmap_alloc_movable(order.0) };
         NonNull::new(page).map(|page| Self { page, order })
+    }
+
+    /// Takes up to `want` single pages, for which memory is reclaimed, and adds them to `ring`.
+    /// Returns how many: there may be more.
+    pub(crate) fn allocate_singly(want: usize, ring: &mut LruRing) -> usize {
+        let mut pages = [core::ptr::null_mut(); PAGES_AT_ONCE];
+        let want = i32::try_from(want.min(pages.len())).unwrap_or(0);
+        // SAFETY: There is room for that many, and all elements are NULL. May be called from any
+        // context that may sleep.
+        unsafe { bindings::balloon_bmap_alloc_pages(want, pages.as_mut_ptr()) };
+        let pages = pages.into_iter().map_while(NonNull::new);
+        pages.map(|page| ring.push(page)).count()
     }
 
     /// The block's memory.

@@ -10,6 +10,7 @@ use crate::{
     pages::units,
     reporter::{
         Direction,
+        Report,
         SharedReporter, //
     },
 };
@@ -27,12 +28,12 @@ pub(crate) fn migrate(reporter: &SharedReporter, new: u64, old: u64) -> Result {
     if !reporter.is_live() {
         return Err(EAGAIN);
     }
-    let page = |pfn| core::iter::once(PfnRange::block(pfn, units(1)));
+    let page = |pfn| Report::new(core::iter::once(PfnRange::block(pfn, units(1))));
 
     // A device that fails here may have read the message all the same. The new page is in the
     // balloon then, where it is kept until the device is reset.
-    let _ = reporter.tell(Direction::Inflate, page(new));
-    let _ = reporter.tell(Direction::Deflate, page(old));
+    let _ = reporter.tell(Direction::Inflate, &page(new));
+    let _ = reporter.tell(Direction::Deflate, &page(old));
     reporter.counters().migrations.inc();
     Ok(())
 }

@@ -110,16 +110,6 @@ unsigned int balloon_bmap_pageblock_order(void)
 	return pageblock_order;
 }
 
-struct list_head *balloon_bmap_page_lru(struct page *page)
-{
-	return &page->lru;
-}
-
-struct page *balloon_bmap_lru_page(struct list_head *lru)
-{
-	return list_entry(lru, struct page, lru);
-}
-
 unsigned long balloon_bmap_page_pfn(const struct page *page)
 {
 	return page_to_pfn(page);
@@ -140,9 +130,9 @@ unsigned long balloon_bmap_node_pages(unsigned int item)
 	return global_node_page_state(item);
 }
 
-const struct zone *balloon_bmap_page_zone(const struct page *page)
+int balloon_bmap_page_zone_id(struct page *page)
 {
-	return page_zone(page);
+	return page_zone_id(page);
 }
 
 /*
@@ -185,12 +175,22 @@ struct page *balloon_bmap_alloc_block(unsigned int order)
 	return alloc_pages(BLOCK_FLAGS, order);
 }
 
-/* The same, of memory as balloon_page_alloc() has it. */
+/* Of memory as balloon_page_alloc() has it. */
+#define MOVABLE_FLAGS \
+	((IS_ENABLED(CONFIG_BALLOON_MIGRATION) ? GFP_HIGHUSER_MOVABLE : GFP_HIGHUSER) | BLOCK_FLAGS)
+
 struct page *balloon_bmap_alloc_movable(unsigned int order)
 {
-	gfp_t movable = IS_ENABLED(CONFIG_BALLOON_MIGRATION) ? GFP_HIGHUSER_MOVABLE : GFP_HIGHUSER;
+	return alloc_pages(MOVABLE_FLAGS & ~__GFP_RECLAIM, order);
+}
 
-	return alloc_pages((movable & ~__GFP_RECLAIM) | BLOCK_FLAGS, order);
+/*
+ * Single pages, for which memory is reclaimed. Returns how many there are now, which go to elements
+ * of @pages that are NULL.
+ */
+unsigned long balloon_bmap_alloc_pages(int want, struct page **pages)
+{
+	return alloc_pages_bulk(MOVABLE_FLAGS, want, pages);
 }
 
 void balloon_bmap_free_block(struct page *page, unsigned int order)

@@ -28,8 +28,6 @@ void balloon_bmap_device_ready(struct virtio_device *vdev);
 void balloon_bmap_out_of_puff(struct virtio_device *vdev, unsigned long pages);
 size_t balloon_bmap_full_name(const struct virtio_device *vdev, char *name, size_t size);
 
-struct list_head *balloon_bmap_page_lru(struct page *page);
-struct page *balloon_bmap_lru_page(struct list_head *lru);
 bool balloon_bmap_free_page_value(u32 *value);
 unsigned long balloon_bmap_node_pages(unsigned int item);
 bool balloon_bmap_page_bitmap(void);
@@ -39,12 +37,13 @@ unsigned int balloon_bmap_block_order(void);
 unsigned int balloon_bmap_pageblock_order(void);
 
 unsigned long balloon_bmap_page_pfn(const struct page *page);
-const struct zone *balloon_bmap_page_zone(const struct page *page);
+int balloon_bmap_page_zone_id(struct page *page);
 void balloon_bmap_set_offline(struct page *page, unsigned int order);
 void balloon_bmap_clear_offline(struct page *page, unsigned int order);
 void balloon_bmap_count(struct page *page, long inflated, long deflated);
 struct page *balloon_bmap_alloc_movable(unsigned int order);
 struct page *balloon_bmap_alloc_block(unsigned int order);
+unsigned long balloon_bmap_alloc_pages(int want, struct page **pages);
 void balloon_bmap_free_block(struct page *page, unsigned int order);
 void *balloon_bmap_page_address(const struct page *page);
 

@@ -9,6 +9,9 @@ use core::{
 };
 use kernel::bindings::list_head;
 
+/// Where a page has its links.
+const LRU_OFFSET: usize = bindings::BALLOON_BMAP_PAGE_LRU;
+
 /// Pages that belong to whoever has the ring.
 ///
 /// # Invariants
@@ -53,12 +56,9 @@ impl LruRing {
         // SAFETY: The page is the caller's, so its `lru` is free to use, and by the type invariant
         // so are the nodes of the ring.
         unsafe {
-            let node = bindings::balloon_bmap_page_lru(page.as_ptr());
+            let node = lru(page);
             match self.first {
-                None => {
-                    (*node).next = node;
-                    (*node).prev = node;
-                }
+                None => link(node, node),
                 Some(first) => insert_before(node, first.as_ptr()),
             }
             // INVARIANT: The ring has one more node.
@@ -70,30 +70,42 @@ impl LruRing {
     /// Takes the page that was added last.
     pub(crate) fn pop(&mut self) -> Option<NonNull<bindings::page>> {
         let node = self.first?.as_ptr();
-        // SAFETY: By the type invariant, `node` and its neighbours are nodes of the ring, and
-        // `node` is the `lru` of a page.
-        let page = unsafe {
-            let (prev, next) = ((*node).prev, (*node).next);
-            (*prev).next = next;
-            (*next).prev = prev;
+        // SAFETY: By the type invariant, `node` and its neighbours are nodes of the ring.
+        unsafe {
+            let next = (*node).next;
+            link((*node).prev, next);
             // INVARIANT: The ring has one node less.
             self.first = NonNull::new(next).filter(|next| next.as_ptr() != node);
-            bindings::balloon_bmap_lru_page(node)
-        };
+        }
         self.len = self.len.saturating_sub(1);
-        NonNull::new(page)
+        NonNull::new(page(node))
     }
 
     /// Takes up to `want` pages, those that were added last.
     pub(crate) fn split(&mut self, want: usize) -> Self {
-        let mut ring = Self::new();
-        while ring.len < want {
-            match self.pop() {
-                Some(page) => ring.push(page),
-                None => break,
+        let all = core::mem::replace(self, Self::new());
+        let Some(first) = all.first.filter(|_| want < all.len) else {
+            return all;
+        };
+        let mut rest = first.as_ptr();
+        // SAFETY: By the type invariant, all are nodes of the ring, which becomes two.
+        unsafe {
+            for _ in 0..want {
+                rest = (*rest).next;
             }
+            let (last, back) = ((*rest).prev, (*first.as_ptr()).prev);
+            link(last, first.as_ptr());
+            link(back, rest);
         }
-        ring
+        // INVARIANT: Each of the two has its nodes, none of them or all of them included.
+        *self = Self {
+            first: NonNull::new(rest),
+            len: all.len.wrapping_sub(want),
+        };
+        Self {
+            first: Some(first).filter(|_| want > 0),
+            len: want,
+        }
     }
 
     /// Adds all pages of another ring, before those that are there.
@@ -103,10 +115,8 @@ impl LruRing {
             // SAFETY: By the type invariants, all are nodes of the two rings, which become one.
             unsafe {
                 let (last, back) = ((*first).prev, (*front).prev);
-                (*back).next = first;
-                (*first).prev = back;
-                (*last).next = front;
-                (*front).prev = last;
+                link(back, first);
+                link(last, front);
             }
         }
         // INVARIANT: The nodes of both are one ring, or one of the two had none.
@@ -122,15 +132,13 @@ impl LruRing {
         let head = &raw mut head;
         // SAFETY: `head` is valid until the end of this function, by when it is off the ring.
         unsafe {
-            (*head).next = head;
-            (*head).prev = head;
+            link(head, head);
             if let Some(first) = self.first {
                 insert_before(head, first.as_ptr());
             }
             self.len = f(head);
-            let (prev, next) = ((*head).prev, (*head).next);
-            (*prev).next = next;
-            (*next).prev = prev;
+            let next = (*head).next;
+            link((*head).prev, next);
             // INVARIANT: The ring is what `f` left, without the head.
             self.first = NonNull::new(next).filter(|next| next.as_ptr() != head);
         }
@@ -170,9 +178,18 @@ impl Iterator for Iter<'_> {
         // INVARIANT: The next node is of the same ring.
         // SAFETY: By the type invariant, `node` is a node of the ring.
         self.next = NonNull::new(unsafe { (*node).next });
-        // SAFETY: By the type invariant of the ring, `node` is the `lru` of a page.
-        NonNull::new(unsafe { bindings::balloon_bmap_lru_page(node) })
+        NonNull::new(page(node))
     }
+}
+
+/// The links of a page.
+fn lru(page: NonNull<bindings::page>) -> *mut list_head {
+    page.as_ptr().wrapping_byte_add(LRU_OFFSET).cast()
+}
+
+/// The page whose links these are.
+fn page(lru: *mut list_head) -> *mut bindings::page {
+    lru.wrapping_byte_sub(LRU_OFFSET).cast()
 }
 
 /// Inserts `node` before `next`.
@@ -183,10 +200,20 @@ impl Iterator for Iter<'_> {
 unsafe fn insert_before(node: *mut list_head, next: *mut list_head) {
     // SAFETY: By the safety requirements, all three are valid.
     unsafe {
-        let prev = (*next).prev;
-        (*node).next = next;
-        (*node).prev = prev;
-        (*prev).next = node;
-        (*next).prev = node;
+        link((*next).prev, node);
+        link(node, next);
+    }
+}
+
+/// Has `next` follow `prev`.
+///
+/// # Safety
+///
+/// Both must be valid for writes.
+unsafe fn link(prev: *mut list_head, next: *mut list_head) {
+    // SAFETY: By the safety requirements.
+    unsafe {
+        (*prev).next = next;
+        (*next).prev = prev;
     }
 }

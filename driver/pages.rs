@@ -219,6 +219,20 @@ impl Iterator for Iter<'_> {
             self.ring = self.rings.get(self.order.index())?.iter();
         }
     }
+
+    /// What depends on the order alone is done once for all blocks of the order.
+    fn fold<B, F: FnMut(B, Self::Item) -> B>(self, init: B, mut f: F) -> B {
+        let mut next = Some((self.order, self.ring));
+        let mut result = init;
+        while let Some((order, ring)) = next {
+            result = ring.fold(result, |result, page| f(result, (order, page)));
+            next = order.lower().and_then(|order| {
+                let ring = self.rings.get(order.index())?;
+                Some((order, ring.iter()))
+            });
+        }
+        result
+    }
 }
 
 /// Blocks by their PFNs.
@@ -231,6 +245,12 @@ impl Iterator for Ranges<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let (order, page) = self.0.next()?;
         Some(block_range(order, page))
+    }
+
+    fn fold<B, F: FnMut(B, Self::Item) -> B>(self, init: B, mut f: F) -> B {
+        self.0.fold(init, |result, (order, page)| {
+            f(result, block_range(order, page))
+        })
     }
 }
 
@@ -259,8 +279,10 @@ impl PageList<Allocated> {
         let Some(ring) = list.single_pages() else {
             return list;
         };
-        let mut next = Order::largest_in(left);
-        while let Some(order) = next {
+        let orders = Order::largest_in(left)
+            .into_iter()
+            .flat_map(Order::downwards);
+        for order in orders.filter(|order| *order != Order::PAGE) {
             while left >= order.pages() && go_on() {
                 let Some(block) = Block::allocate_movable(order) else {
                     break;
@@ -268,15 +290,13 @@ impl PageList<Allocated> {
                 left = left.wrapping_sub(order.pages());
                 block.split(ring);
             }
-            next = order.lower();
         }
         while left > 0 && go_on() {
-            // SAFETY: May be called from any context that may sleep.
-            match NonNull::new(unsafe { bindings::balloon_page_alloc() }) {
-                Some(page) => ring.push(page),
-                None => break,
+            let got = Block::allocate_singly(left, ring);
+            if got == 0 {
+                break;
             }
-            left = left.wrapping_sub(1);
+            left = left.saturating_sub(got);
         }
         list
     }

@@ -43,6 +43,21 @@ pub(crate) enum Direction {
     Deflate,
 }
 
+/// Pages that the host is told of at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Report<I> {
+    ranges: I,
+    span: Option<PfnRange>,
+}
+
+impl<I: Iterator<Item = PfnRange> + Clone> Report<I> {
+    /// Pages may come in any order.
+    pub(crate) fn new(ranges: I) -> Self {
+        let span = PfnRange::of(ranges.clone());
+        Self { ranges, span }
+    }
+}
+
 /// Proof that pages may be used which the host held.
 #[must_use]
 pub(crate) struct Released(());
@@ -151,12 +166,12 @@ impl Reporter {
     pub(crate) fn send(
         &mut self,
         direction: Direction,
-        ranges: impl Iterator<Item = PfnRange> + Clone,
+        report: &Report<impl Iterator<Item = PfnRange> + Clone>,
     ) -> Result<Option<Released>> {
         if !self.is_live() {
             return Err(ENODEV);
         }
-        let sent = self.post(direction, ranges);
+        let sent = self.post(direction, report);
         self.failed = sent.is_err();
         sent.map(|()| {
             (direction == Direction::Deflate && !self.must_tell_host).then_some(Released(()))
@@ -188,16 +203,16 @@ impl Reporter {
     pub(crate) fn tell(
         &mut self,
         direction: Direction,
-        ranges: impl Iterator<Item = PfnRange> + Clone,
+        report: &Report<impl Iterator<Item = PfnRange> + Clone>,
     ) -> Result<Released> {
-        let _ = self.send(direction, ranges)?;
+        let _ = self.send(direction, report)?;
         self.flush()
     }
 
     fn post(
         &mut self,
         direction: Direction,
-        ranges: impl Iterator<Item = PfnRange> + Clone,
+        report: &Report<impl Iterator<Item = PfnRange> + Clone>,
     ) -> Result {
         let (outbox, flow) = match direction {
             Direction::Inflate => {
@@ -209,15 +224,15 @@ impl Reporter {
             Direction::Deflate => (&mut self.deflate, &self.counters.deflate),
         };
         let Some(bitmaps) = &mut self.bitmaps else {
-            let pfns = ranges.flat_map(PfnRange::pfns);
+            let pfns = report.ranges.clone().flat_map(PfnRange::pfns);
             return match self.format {
                 Format::PfnArrays(order) => pfn_array::post(outbox, pfns, order, flow),
                 Format::PageBitmaps => Err(EINVAL),
             };
         };
-        let mut pass = PfnRange::of(ranges.clone()).map(|range| range.min);
+        let mut pass = report.span.map(|span| span.min);
         while let Some(start) = pass {
-            pass = bitmaps.mark(start, ranges.clone());
+            pass = bitmaps.mark(start, report.ranges.clone());
             match self.format {
                 Format::PfnArrays(order) => pfn_array::post(outbox, bitmaps.pfns(), order, flow)?,
                 Format::PageBitmaps => bitmap_message::post(outbox, bitmaps.words(), flow)?,
@@ -226,10 +241,10 @@ impl Reporter {
         Ok(())
     }
 
-    /// How many bitmaps more could be used for pages of a range.
-    pub(crate) fn missing_bitmaps(&self, range: PfnRange) -> usize {
-        let missing =
-            |bitmaps: &KBox<PageBitmaps<_>>| range.bitmaps().saturating_sub(bitmaps.len());
+    /// How many bitmaps more could be used for a report.
+    pub(crate) fn missing_bitmaps<I>(&self, report: &Report<I>) -> usize {
+        let of_use = report.span.map_or(0, |span| span.bitmaps());
+        let missing = |bitmaps: &KBox<PageBitmaps<_>>| of_use.saturating_sub(bitmaps.len());
         self.bitmaps.as_ref().map_or(0, missing)
     }
 

@@ -29,7 +29,8 @@ use crate::{
     param,
     reporter::{
         Direction,
-        Released, //
+        Released,
+        Report, //
     },
     trace::Window,
     wakeup::Event,
@@ -199,14 +200,12 @@ impl Balloon {
         } else {
             self.shortage.end();
         }
-        self.extend_bitmaps(PfnRange::of(pages.ranges()));
+        let report = Report::new(pages.ranges());
+        self.extend_bitmaps(&report);
 
         self.settle()?;
         let mut in_flight = self.in_flight.lock();
-        let sent = self
-            .reporter
-            .lock()
-            .send(Direction::Inflate, pages.ranges());
+        let sent = self.reporter.lock().send(Direction::Inflate, &report);
         // Also when the host does not answer: what it may have read counts as given.
         *in_flight = Some(InFlight {
             direction: Direction::Inflate,
@@ -229,11 +228,12 @@ impl Balloon {
         }
         let pages = self.pages.dequeue(wanted);
         let got = pages.len();
-        self.extend_bitmaps(PfnRange::of(pages.ranges()));
+        let report = Report::new(pages.ranges());
+        self.extend_bitmaps(&report);
 
         let sent = self.settle().and_then(|()| {
             let mut reporter = self.reporter.lock();
-            reporter.send(Direction::Deflate, pages.ranges())
+            reporter.send(Direction::Deflate, &report)
         });
         match sent {
             Ok(Some(released)) => self.take_back(pages, wanted, released),
@@ -359,7 +359,7 @@ impl Balloon {
 
     fn told_taken_back(&self, pages: &PageList<Given>) -> Result<Released> {
         let mut reporter = self.reporter.lock();
-        match reporter.send(Direction::Deflate, pages.ranges())? {
+        match reporter.send(Direction::Deflate, &Report::new(pages.ranges()))? {
             Some(released) => Ok(released),
             None => reporter.flush(),
         }
@@ -405,11 +405,8 @@ impl Balloon {
     }
 
     /// Gets the bitmaps that cover these pages at once. With fewer, there are more passes.
-    fn extend_bitmaps(&self, range: Option<PfnRange>) {
-        let Some(range) = range else {
-            return;
-        };
-        let missing = self.reporter.lock().missing_bitmaps(range);
+    fn extend_bitmaps<I>(&self, report: &Report<I>) {
+        let missing = self.reporter.lock().missing_bitmaps(report);
         for _ in 0..missing {
             if fault::MORE_BITMAPS {
                 break;
