@@ -167,6 +167,9 @@ pub fn prepare(peer: &mut dyn Peer, state: State, amounts: Amounts) -> Result<u6
             Ok(amounts.moved())
         }
         State::Scattered => {
+            // Or the kernel would compact such memory, at a time of its choice.
+            peer.guest()
+                .shell("echo 0 > /proc/sys/vm/compaction_proactiveness")?;
             peer.guest().fragment(most * PAGE_SIZE)?;
             Ok(most / 2)
         }
