@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo 'make run       show a stock Debian guest giving memory back through page bitmaps'
 	@echo '               DEVICE=qemu: of the QEMU of make qemu'
-	@echo 'make check     formats, lints, host tests and guest tests'
+	@echo 'make check     formats, lints, host tests, KUnit tests and guest tests'
 	@echo 'make check-long the same with further trials, and more stress'
 	@echo 'make bench     measure the driver beside its peers; build/bench/ has the table, a picture and all figures'
 	@echo '               RUNS=3 MIB=1024 ...: see docs/BENCH.md'
