@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A plugin for QEMU's emulation that counts the instructions of the guest's kernel, and of its modules apart:
+ * A plugin for QEMU's emulation that counts the instructions of the guest's kernel, block by block:
  *
  *	-plugin libcount.so,counts=FILE
  *
- * FILE holds struct counts, and the sums are copied there every millisecond for another process to read. What is
- * used of the plugin interface (version 7: QEMU 11.1) is declared here, as Debian packages no header for it.
+ * FILE holds struct counts, and the sums are copied there all the time for another process to read. What is used
+ * of the plugin interface (version 7: QEMU 11.1) is declared here, as Debian packages no header for it.
  */
 
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -41,52 +42,87 @@ uint64_t qemu_plugin_u64_sum(qemu_plugin_u64 entry);
 
 EXPORT int qemu_plugin_version = 7;
 
-/* Where a kernel with nokaslr has its own half of the address space, and its modules. */
+/* Where a kernel has its own half of the address space. */
 #define KERNEL_START	0x8000000000000000
-#define MODULES_START	0xffffffffc0000000
 
-/* What a processor has executed: its part of the scoreboard. */
-struct score {
-	uint64_t kernel, modules;
+/* More than any kernel comes to. */
+#define MAX_BLOCKS	(1 << 18)
+
+/* What is executed from an address on, up to the next branch or so. */
+struct block {
+	uint64_t address;
+	uint64_t instructions;
 };
 
-/* The file: sums over all processors, and how often they were copied. */
+/* The file. Blocks keep their places. */
 struct counts {
 	uint64_t copies;
-	struct score sums;
+	uint64_t len;
+	struct block blocks[MAX_BLOCKS];
 };
 
-static qemu_plugin_u64 kernel, modules;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct counts *counts;
+/* Numbers of blocks, from 1 on, by a hash of their addresses. */
+static uint32_t numbers[2 * MAX_BLOCKS];
+/* What a processor has executed of each block. */
+static struct qemu_plugin_scoreboard *board;
+
+static qemu_plugin_u64 score(size_t number)
+{
+	return (qemu_plugin_u64){ board, number * sizeof(uint64_t) };
+}
+
+/* The number of a block, less one, or MAX_BLOCKS if there are too many. */
+static size_t find(uint64_t address)
+{
+	size_t slot = address * 0x9e3779b97f4a7c15 >> 45;
+	size_t number;
+
+	pthread_mutex_lock(&lock);
+	while (numbers[slot] && counts->blocks[numbers[slot] - 1].address != address)
+		slot = (slot + 1) % (2 * MAX_BLOCKS);
+	if (!numbers[slot] && counts->len < MAX_BLOCKS) {
+		counts->blocks[counts->len].address = address;
+		numbers[slot] = counts->len + 1;
+		__atomic_store_n(&counts->len, counts->len + 1, __ATOMIC_RELEASE);
+	}
+	number = numbers[slot] ? numbers[slot] - 1 : MAX_BLOCKS;
+	pthread_mutex_unlock(&lock);
+	return number;
+}
 
 /* The instructions of a block are counted when it is entered. */
 static void translated(struct qemu_plugin_tb *tb, void *userdata)
 {
 	uint64_t address = qemu_plugin_tb_vaddr(tb);
-	size_t instructions = qemu_plugin_tb_n_insns(tb);
+	size_t number;
 
-	if (address >= KERNEL_START)
-		qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, INLINE_ADD, kernel, instructions);
-	if (address >= MODULES_START)
-		qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, INLINE_ADD, modules, instructions);
+	if (address < KERNEL_START)
+		return;
+	number = find(address);
+	if (number == MAX_BLOCKS) {
+		fprintf(stderr, "count: more than %d blocks\n", MAX_BLOCKS);
+		abort();
+	}
+	qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, INLINE_ADD, score(number), qemu_plugin_tb_n_insns(tb));
 }
 
-static void *copy(void *counts)
+static void *copy(void *unused)
 {
-	volatile struct counts *file = counts;
-
 	for (;;) {
-		file->sums.kernel = qemu_plugin_u64_sum(kernel);
-		file->sums.modules = qemu_plugin_u64_sum(modules);
-		__atomic_add_fetch(&file->copies, 1, __ATOMIC_RELEASE);
-		usleep(1000);
+		size_t len = __atomic_load_n(&counts->len, __ATOMIC_ACQUIRE);
+
+		for (size_t number = 0; number < len; number++)
+			counts->blocks[number].instructions = qemu_plugin_u64_sum(score(number));
+		__atomic_add_fetch(&counts->copies, 1, __ATOMIC_RELEASE);
+		usleep(10000);
 	}
 	return NULL;
 }
 
 EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info *info, int argc, char **argv)
 {
-	struct qemu_plugin_scoreboard *board;
-	struct counts *counts;
 	pthread_t thread;
 	int file;
 
@@ -94,7 +130,7 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info *info, int a
 		fprintf(stderr, "count: counts=FILE is wanted\n");
 		return -1;
 	}
-	file = open(argv[0] + 7, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	file = open(argv[0] + 7, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (file < 0 || ftruncate(file, sizeof(*counts))) {
 		perror(argv[0]);
 		return -1;
@@ -105,10 +141,8 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info *info, int a
 		perror("count: mmap");
 		return -1;
 	}
-	board = qemu_plugin_scoreboard_new(sizeof(struct score));
-	kernel = (qemu_plugin_u64){ board, offsetof(struct score, kernel) };
-	modules = (qemu_plugin_u64){ board, offsetof(struct score, modules) };
-	if (pthread_create(&thread, NULL, copy, counts)) {
+	board = qemu_plugin_scoreboard_new(MAX_BLOCKS * sizeof(uint64_t));
+	if (pthread_create(&thread, NULL, copy, NULL)) {
 		fprintf(stderr, "count: no thread\n");
 		return -1;
 	}

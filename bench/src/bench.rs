@@ -34,6 +34,9 @@ pub struct Arguments {
     /// How often instructions are counted, which repeat closely
     #[arg(long, default_value_t = 2)]
     instruction_runs: u32,
+    /// Functions to show, of those of the guest's kernel with the most instructions
+    #[arg(long, default_value_t = 0)]
+    functions: usize,
     /// MiB that an idle guest gives away; it has 1024 more
     #[arg(long, default_value_t = 7168)]
     mib: u64,
@@ -89,7 +92,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     } else {
         measure(arguments, &output)?
     };
-    show(&record, &output)?;
+    show(&record, arguments.functions, &output)?;
     ensure!(
         record.failures.is_empty(),
         "{} jobs failed, {} went well",
@@ -99,9 +102,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn show(record: &Record, output: &Output) -> Result<()> {
+fn show(record: &Record, functions: usize, output: &Output) -> Result<()> {
     let figures = Figures(record);
-    let text = table::render(figures);
+    let text = table::render(figures, functions);
     let files = ["table.txt", "bench.svg"].map(|name| output.directory.join(name));
     fs::write(&files[0], &text).with_context(|| format!("cannot write {}", files[0].display()))?;
     picture::draw(figures, &files[1])?;

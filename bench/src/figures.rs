@@ -95,6 +95,23 @@ impl Figures<'_> {
         ))
     }
 
+    /// The functions of the guest's kernel with most of the instructions, how many a page each has, and which part
+    /// of all that is; none if nothing was counted.
+    pub fn functions(&self, state: State, subject: Subject, way: Way) -> Vec<(&str, f64, f64)> {
+        let mut runs = self.0.instructions.iter();
+        let found = runs.find(|run| (run.state, run.subject, run.way) == (state, subject, way));
+        found.map_or_else(Vec::new, |run| {
+            let all = (run.kernel - run.idle_kernel) as f64;
+            let functions = run.functions.iter();
+            functions
+                .map(|(name, count)| {
+                    let count = *count as f64;
+                    (&**name, count / run.pages as f64, count / all)
+                })
+                .collect()
+        })
+    }
+
     /// Instructions a page that an idle guest executes meanwhile.
     pub fn idle_instructions(&self, state: State, subject: Subject, way: Way) -> Option<Summary> {
         Summary::of(
@@ -232,6 +249,7 @@ pub mod tests {
             modules: 3_000,
             idle_kernel: 1_000,
             idle_modules: 0,
+            functions: vec![("free".into(), 12_000), ("mark".into(), 3_000)],
         });
         record
     }

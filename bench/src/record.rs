@@ -103,6 +103,8 @@ pub struct Instructions {
     /// The same in as long a time in which nothing was asked for.
     pub idle_kernel: u64,
     pub idle_modules: u64,
+    /// What functions have most of `kernel`, less what they have of `idle_kernel`; the most first.
+    pub functions: Vec<(String, u64)>,
 }
 
 /// The page allocator alone.

@@ -14,8 +14,8 @@ use crate::uml;
 /// What was not measured.
 const NONE: &str = "-";
 
-/// All that is known, as text.
-pub fn render(figures: Figures) -> String {
+/// All that is known, as text; with so many functions of each guest's kernel.
+pub fn render(figures: Figures, functions: usize) -> String {
     let mut text = about(&figures.0.about);
     for zeroing in Zeroing::ALL {
         for state in State::ALL {
@@ -33,6 +33,9 @@ pub fn render(figures: Figures) -> String {
             "\nInstructions of the guest's kernel a page, {}\n{table}\n",
             Zeroing::Off.title()
         );
+    }
+    if let Some(table) = functions_table(figures, functions) {
+        text += &format!("\nThe functions with most of them\n{table}\n");
     }
     if let Some(table) = natives(figures) {
         text += &format!("\nUser-mode Linux, our device; milliseconds per GiB\n{table}\n");
@@ -208,6 +211,32 @@ fn instructions(figures: Figures) -> Option<Table> {
     (table.row_count() > 0).then_some(table)
 }
 
+/// What the most instructions a page are spent in, up to `most` functions a guest and way; none if none were counted.
+fn functions_table(figures: Figures, most: usize) -> Option<Table> {
+    let mut table = new_table(&["", "guest", "", "a page", "of all", "function"], 3);
+    if let Some(name) = table.column_mut(5) {
+        name.set_cell_alignment(CellAlignment::Left);
+    }
+    for state in State::ALL {
+        for subject in Subject::ALL {
+            for way in Way::ALL {
+                let functions = figures.functions(state, subject, way);
+                for (name, count, share) in functions.into_iter().take(most) {
+                    table.add_row([
+                        subject.title(),
+                        state.title(),
+                        way.name(),
+                        &number(count),
+                        &format!("{:.1} %", share * 1e2),
+                        name,
+                    ]);
+                }
+            }
+        }
+    }
+    (table.row_count() > 0).then_some(table)
+}
+
 /// Both drivers in User-mode Linux; none if they were not measured.
 fn natives(figures: Figures) -> Option<Table> {
     let header = [
@@ -282,7 +311,7 @@ mod tests {
             job: Job::Discard { round: 4 },
             error: "no memory".into(),
         });
-        let text = render(Figures(&record));
+        let text = render(Figures(&record), 1);
         let line = |needle: &str| {
             text.lines()
                 .find(|line| line.contains(needle))
@@ -294,6 +323,12 @@ mod tests {
         }
         assert!(line(Subject::StockQemu.title()).contains("1.00 x"));
         assert!(line("order 9").contains("2.00"));
+        let function = line(" free ");
+        assert!(
+            function.contains("12.0") && function.contains("60.0 %"),
+            "{function}"
+        );
+        assert!(!text.contains(" mark "), "{text}");
         assert!(line("same ranges (3)").contains("15.0"));
         assert!(text.contains("FAILED: round 4") && text.contains("no memory"));
         assert!(!text.contains(Subject::VirtioMem.title()), "{text}");
@@ -302,7 +337,7 @@ mod tests {
     #[test]
     fn of_nothing_only_the_targets_are_shown() {
         let record = Record::default();
-        let text = render(Figures(&record));
+        let text = render(Figures(&record), 9);
         assert!(
             !text.contains("Guest idle") && text.contains("Reach"),
             "{text}"
