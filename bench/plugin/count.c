@@ -63,49 +63,47 @@ struct counts {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct counts *counts;
-/* Numbers of blocks, from 1 on, by a hash of their addresses. */
+/* Places of blocks, counted from 1 on, by a hash of their addresses. */
 static uint32_t numbers[2 * MAX_BLOCKS];
 /* What a processor has executed of each block. */
 static struct qemu_plugin_scoreboard *board;
 
-static qemu_plugin_u64 score(size_t number)
+static qemu_plugin_u64 score(size_t place)
 {
-	return (qemu_plugin_u64){ board, number * sizeof(uint64_t) };
+	return (qemu_plugin_u64){ board, place * sizeof(uint64_t) };
 }
 
-/* The number of a block, less one, or MAX_BLOCKS if there are too many. */
-static size_t find(uint64_t address)
+/* The place of a block, which is given one if it has none. */
+static size_t place(uint64_t address)
 {
 	size_t slot = address * 0x9e3779b97f4a7c15 >> 45;
-	size_t number;
+	size_t place;
 
 	pthread_mutex_lock(&lock);
 	while (numbers[slot] && counts->blocks[numbers[slot] - 1].address != address)
 		slot = (slot + 1) % (2 * MAX_BLOCKS);
-	if (!numbers[slot] && counts->len < MAX_BLOCKS) {
+	if (!numbers[slot]) {
+		if (counts->len == MAX_BLOCKS) {
+			fprintf(stderr, "count: more than %d blocks\n", MAX_BLOCKS);
+			abort();
+		}
 		counts->blocks[counts->len].address = address;
 		numbers[slot] = counts->len + 1;
 		__atomic_store_n(&counts->len, counts->len + 1, __ATOMIC_RELEASE);
 	}
-	number = numbers[slot] ? numbers[slot] - 1 : MAX_BLOCKS;
+	place = numbers[slot] - 1;
 	pthread_mutex_unlock(&lock);
-	return number;
+	return place;
 }
 
 /* The instructions of a block are counted when it is entered. */
 static void translated(struct qemu_plugin_tb *tb, void *userdata)
 {
 	uint64_t address = qemu_plugin_tb_vaddr(tb);
-	size_t number;
 
-	if (address < KERNEL_START)
-		return;
-	number = find(address);
-	if (number == MAX_BLOCKS) {
-		fprintf(stderr, "count: more than %d blocks\n", MAX_BLOCKS);
-		abort();
-	}
-	qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, INLINE_ADD, score(number), qemu_plugin_tb_n_insns(tb));
+	if (address >= KERNEL_START)
+		qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, INLINE_ADD, score(place(address)),
+								  qemu_plugin_tb_n_insns(tb));
 }
 
 static void *copy(void *unused)
@@ -113,8 +111,8 @@ static void *copy(void *unused)
 	for (;;) {
 		size_t len = __atomic_load_n(&counts->len, __ATOMIC_ACQUIRE);
 
-		for (size_t number = 0; number < len; number++)
-			counts->blocks[number].instructions = qemu_plugin_u64_sum(score(number));
+		for (size_t place = 0; place < len; place++)
+			counts->blocks[place].instructions = qemu_plugin_u64_sum(score(place));
 		__atomic_add_fetch(&counts->copies, 1, __ATOMIC_RELEASE);
 		usleep(10000);
 	}

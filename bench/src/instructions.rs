@@ -26,13 +26,12 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(10);
 const LEAST_SHARE: u64 = 500;
 /// Where a kernel with nokaslr has its modules.
 const MODULES_START: u64 = 0xffff_ffff_c000_0000;
-/// Words of a block in the plugin's file, and of what is before the first.
-const BLOCK_WORDS: usize = 2;
-const HEAD_WORDS: usize = 2;
+/// Bytes of a pair of words.
+const PAIR: usize = 16;
 
 /// Instructions since the guest's start, by the block that they are in: its address, and how many. Of two counts
 /// the blocks of the earlier are the first of the later.
-struct Count(Vec<[u64; BLOCK_WORDS]>);
+struct Count(Vec<[u64; 2]>);
 
 impl Count {
     fn since(&self, earlier: &Self) -> Self {
@@ -76,12 +75,12 @@ impl Counts {
     fn now(&self) -> Result<Count> {
         let file = File::open(&self.path).context("the plugin has made no file")?;
         let deadline = Instant::now() + COPY_TIMEOUT;
-        let [before, _] = words(&file, 0, 1)?[0];
+        let [before, _] = pairs(&file, 0, 1)?[0];
         loop {
-            let [copies, len] = words(&file, 0, 1)?[0];
+            let [copies, len] = pairs(&file, 0, 1)?[0];
             // One copy may have been half done at the call.
             if copies >= before + 2 {
-                return Ok(Count(words(&file, HEAD_WORDS, usize::try_from(len)?)?));
+                return Ok(Count(pairs(&file, 1, usize::try_from(len)?)?));
             }
             ensure!(Instant::now() < deadline, "the plugin counts no more");
             thread::sleep(Duration::from_micros(300));
@@ -101,12 +100,12 @@ impl Counts {
     }
 }
 
-/// `len` pairs of words of a file, from a word on.
-fn words(file: &File, from: usize, len: usize) -> Result<Vec<[u64; 2]>> {
-    let mut bytes = vec![0; len * 16];
-    file.read_exact_at(&mut bytes, from as u64 * 8)?;
+/// `len` pairs of words of a file, from a pair on: all that it consists of.
+fn pairs(file: &File, from: usize, len: usize) -> Result<Vec<[u64; 2]>> {
+    let mut bytes = vec![0; len * PAIR];
+    file.read_exact_at(&mut bytes, (from * PAIR) as u64)?;
     let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("8 bytes"));
-    let pairs = bytes.chunks_exact(16);
+    let pairs = bytes.chunks_exact(PAIR);
     Ok(pairs
         .map(|pair| [word(&pair[..8]), word(&pair[8..])])
         .collect())
@@ -169,16 +168,15 @@ pub fn measure(
         for repetition in 1..=repetitions {
             for (way, target) in [(Way::Inflate, pages), (Way::Deflate, 0)] {
                 let (count, idle) = count(&counts, &mut *peer, target)?;
-                let (kernel, idle_kernel) = (count.of_kernel(), idle.of_kernel());
                 found.push(Instructions {
                     subject,
                     state,
                     way,
                     repetition,
                     pages,
-                    kernel,
+                    kernel: count.of_kernel(),
                     modules: count.of_modules(),
-                    idle_kernel,
+                    idle_kernel: idle.of_kernel(),
                     idle_modules: idle.of_modules(),
                     functions: functions(&count, &idle, &symbols),
                 });
