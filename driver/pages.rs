@@ -215,8 +215,7 @@ impl Iterator for Iter<'_> {
             if let Some(page) = self.ring.next() {
                 return Some((self.order, page));
             }
-            self.order = self.order.lower()?;
-            self.ring = self.rings.get(self.order.index())?.iter();
+            (self.order, self.ring) = below(self.rings, self.order)?;
         }
     }
 
@@ -226,13 +225,16 @@ impl Iterator for Iter<'_> {
         let mut result = init;
         while let Some((order, ring)) = next {
             result = ring.fold(result, |result, page| f(result, (order, page)));
-            next = order.lower().and_then(|order| {
-                let ring = self.rings.get(order.index())?;
-                Some((order, ring.iter()))
-            });
+            next = below(self.rings, order);
         }
         result
     }
+}
+
+/// The blocks of the next lower order, if there is one.
+fn below(rings: &[LruRing; ORDERS], order: Order) -> Option<(Order, lru_ring::Iter<'_>)> {
+    let order = order.lower()?;
+    Some((order, rings.get(order.index())?.iter()))
 }
 
 /// Blocks by their PFNs.

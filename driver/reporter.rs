@@ -44,7 +44,6 @@ pub(crate) enum Direction {
 }
 
 /// Pages that the host is told of at once.
-#[derive(Clone, Copy)]
 pub(crate) struct Report<I> {
     ranges: I,
     span: Option<PfnRange>,
