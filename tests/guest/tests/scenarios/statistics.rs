@@ -57,7 +57,7 @@ pub fn statistics(mut setup: Setup, directory: &Path) -> Result<()> {
     // Anonymous memory out to the disk, and in again as it is looked at.
     let available = vm.guest.memory()?.available * PAGE_SIZE;
     ensure!(vm.guest.feed(available + SWAP / 4)?, "a process was killed");
-    // Huge pages of its memory, for which the kernel reclaims directly.
+    // Huge pages of its memory: all who reclaim have work.
     vm.guest
         .shell("cd /proc/sys/vm && echo 10 > nr_hugepages && echo 0 > nr_hugepages")?;
     vm.guest.starve()?;
