@@ -47,12 +47,9 @@ pub fn statistics(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.add_disk(&disk)?;
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
-    // Without a reserve the kernel warns of failed allocations as it begins to swap. While huge pages take
-    // all there is, the shell must not have to come back from the disk.
+    // Without a reserve the kernel warns of failed allocations as it begins to swap.
     vm.guest.shell(
-        "cd /proc/sys/vm && echo 16384 > min_free_kbytes && \
-         echo 10 > nr_hugepages && echo 100000 > nr_hugepages && echo 0 > nr_hugepages && \
-         mkswap /dev/nvme0n1 && swapon /dev/nvme0n1",
+        "echo 16384 > /proc/sys/vm/min_free_kbytes && mkswap /dev/nvme0n1 && swapon /dev/nvme0n1",
     )?;
     // Anonymous memory out to the disk, and in again as it is looked at.
     let available = vm.guest.memory()?.available * PAGE_SIZE;
@@ -61,6 +58,11 @@ pub fn statistics(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.guest
         .shell("cd /proc/sys/vm && echo 10 > nr_hugepages && echo 0 > nr_hugepages")?;
     vm.guest.starve()?;
+    // While they take all there is, the shell must not have to come back from the disk.
+    vm.guest.shell(
+        "swapoff /dev/nvme0n1 && cd /proc/sys/vm && \
+         echo 100000 > nr_hugepages && echo 0 > nr_hugepages",
+    )?;
     // There must be some to tell of.
     vm.guest.shell("cat /bin/guest-agent > /tmp/file")?;
 
