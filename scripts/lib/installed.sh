@@ -43,7 +43,7 @@ refresh_initramfs() {
 	local image
 	command -v lsinitramfs >/dev/null || return 0
 	for image in /boot/initrd.img-*; do
-		if [ -e "$image" ] && lsinitramfs "$image" | grep -q '/virtio[-_]balloon'; then
+		if [ -e "$image" ] && grep -q '/virtio[-_]balloon' <<<"$(lsinitramfs "$image")"; then
 			step "$LOG" "Making $image anew" update-initramfs -u -k "${image#/boot/initrd.img-}"
 		fi
 	done

@@ -3,7 +3,7 @@
 
 # find_mirror: print the address that serves the main component of this machine's Debian release.
 find_mirror() {
-	local release candidates address
+	local release uris candidates address
 	if [ -n "${DEBIAN_MIRROR-}" ]; then
 		printf '%s\n' "$DEBIAN_MIRROR"
 		return
@@ -11,11 +11,12 @@ find_mirror() {
 	# shellcheck source=/dev/null
 	release=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
 	# apt reads its own configuration, in whichever form it is written, and prints what it would fetch.
-	candidates=$(apt-get update --print-uris -o Debug::NoLocking=1 2>/dev/null |
-		sed -nE "s,^'([^']*)/dists/($release|stable|oldstable|testing)/main/binary-amd64/.*,\1,p" | sort -u)
+	uris=$(apt-get update --print-uris -o Debug::NoLocking=1 2>/dev/null)
+	candidates=$(sed -nE "s,^'([^']*)/dists/($release|stable|oldstable|testing)/main/binary-amd64/.*,\1,p" <<<"$uris" |
+		sort -u)
 	# A foreign archive may bear Debian's release name too, but it has no updates suite.
 	for address in $candidates; do
-		if apt-get update --print-uris -o Debug::NoLocking=1 2>/dev/null | grep -q "^'$address/dists/[a-z]*-updates/"; then
+		if grep -q "^'$address/dists/[a-z]*-updates/" <<<"$uris"; then
 			candidates=$address
 			break
 		fi
