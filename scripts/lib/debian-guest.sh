@@ -58,6 +58,7 @@ make_bare() {
 		--aptopt="$tree.apt.conf" --aptopt='APT::Get::Assume-Yes "true"' \
 		--include="$(IFS=,; echo "${GUEST_PACKAGES[*]}")" "$SUITE" "$tree" -
 	as_root cp -rT "$SCRIPTS/lib/debian-guest" "$tree"
+	in_tree "$tree" "$TOP" systemctl enable guest-agent systemd-networkd
 }
 
 make_ready() {
