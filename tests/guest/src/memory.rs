@@ -16,7 +16,8 @@ pub struct Memory {
     pub available: u64,
     /// `Balloon`: what /proc/meminfo says the balloon holds.
     pub balloon: u64,
-    /// `nr_balloon_pages` of /proc/vmstat.
+    /// `nr_balloon_pages` of /proc/vmstat. Linux 6.12 shows neither: there both are what went in and
+    /// did not come out.
     pub nr_balloon_pages: u64,
     /// Pages that ever went into the balloon.
     pub balloon_inflate: u64,
@@ -35,6 +36,18 @@ impl Memory {
         let per_cpu = zoneinfo
             .lines()
             .filter(|line| line.trim_start().starts_with("count:"));
+        let balloon_inflate = field(vmstat, "balloon_inflate")?;
+        let balloon_deflate = field(vmstat, "balloon_deflate")?;
+        let (balloon, nr_balloon_pages) =
+            match (pages("Balloon:"), field(vmstat, "nr_balloon_pages")) {
+                (Err(_), Err(_)) => {
+                    let held = balloon_inflate
+                        .checked_sub(balloon_deflate)
+                        .context("more pages came out of the balloon than went in")?;
+                    (held, held)
+                }
+                (balloon, nr_balloon_pages) => (balloon?, nr_balloon_pages?),
+            };
         Ok(Self {
             total: pages("MemTotal:")?,
             free: pages("MemFree:")?,
@@ -42,10 +55,10 @@ impl Memory {
                 .map(|line| field(line, "count:"))
                 .sum::<Result<u64>>()?,
             available: pages("MemAvailable:")?,
-            balloon: pages("Balloon:")?,
-            nr_balloon_pages: field(vmstat, "nr_balloon_pages")?,
-            balloon_inflate: field(vmstat, "balloon_inflate")?,
-            balloon_deflate: field(vmstat, "balloon_deflate")?,
+            balloon,
+            nr_balloon_pages,
+            balloon_inflate,
+            balloon_deflate,
             balloon_migrate: field(vmstat, "balloon_migrate")?,
             oom_kill: field(vmstat, "oom_kill")?,
         })
@@ -83,8 +96,19 @@ mod tests {
     }
 
     #[test]
+    fn an_old_kernel_only_counts_what_comes_and_goes() {
+        let meminfo = MEMINFO.replace("Balloon", "Others");
+        let vmstat = VMSTAT.replace("nr_balloon_pages", "nr_others");
+        let memory = Memory::parse(&meminfo, &vmstat, ZONEINFO).unwrap();
+        assert_eq!((memory.balloon, memory.nr_balloon_pages), (20, 20));
+        for (meminfo, vmstat) in [(MEMINFO, vmstat.as_str()), (meminfo.as_str(), VMSTAT)] {
+            assert!(Memory::parse(meminfo, vmstat, ZONEINFO).is_err());
+        }
+    }
+
+    #[test]
     fn a_missing_field_is_named() {
-        let error = Memory::parse("MemTotal: 4 kB", VMSTAT, ZONEINFO)
+        let error = Memory::parse(&MEMINFO.replace("MemFree", "Others"), VMSTAT, ZONEINFO)
             .unwrap_err()
             .to_string();
         assert!(error.contains("MemFree:"), "{error}");
