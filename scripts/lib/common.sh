@@ -3,11 +3,13 @@
 
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
+# A service may have none; bash then takes ~ from the user's entry.
+export HOME="${HOME:-$(unset HOME && echo ~)}"
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 SCRIPTS=$TOP/scripts
 BUILD=$TOP/build
-CACHE=$(realpath -ms "${VBB_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/virtio-balloon-bmap}")
+CACHE=$(realpath -ms "${VBB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/virtio-balloon-bmap}")
 
 # All messages go to standard error: standard output is for results.
 say() {
