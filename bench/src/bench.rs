@@ -14,7 +14,7 @@ use guest_tests::{environment, MIB};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::figures::Figures;
-use crate::plan::{jobs, Job, Part, State, Subject, Zeroing};
+use crate::plan::{jobs, Job, Part, State, Subject, UmlKernel, Zeroing};
 use crate::record::{Failure, Record};
 use crate::times::{Amounts, Times};
 use crate::{allocator, discard, instructions, machine, picture, table, uml};
@@ -244,10 +244,14 @@ impl Bench<'_> {
             }
             Job::Discard { round } => self.discard(round, found)?,
             Job::Uml { round } => {
-                for driver in uml::DRIVERS {
-                    let logs = environment::empty(logs.join(driver.name()))?;
-                    let mut natives = uml::measure(self.amounts, driver, round, &logs)?;
-                    found.natives.append(&mut natives);
+                for kernel in UmlKernel::ALL {
+                    for driver in uml::DRIVERS {
+                        let logs =
+                            logs.join(format!("{kernel:?}-{}", driver.name()).to_lowercase());
+                        let logs = environment::empty(logs)?;
+                        let mut natives = uml::measure(self.amounts, kernel, driver, round, &logs)?;
+                        found.natives.append(&mut natives);
+                    }
                 }
             }
             Job::Instructions { subject } => instructions::measure(

@@ -2,7 +2,7 @@
 
 use guest_tests::{MIB, PAGE_SIZE};
 
-use crate::plan::{State, Subject, Zeroing};
+use crate::plan::{State, Subject, UmlKernel, Zeroing};
 use crate::record::{Leg, Record, Traffic, Way};
 use crate::statistics::Summary;
 
@@ -141,12 +141,12 @@ impl Figures<'_> {
     }
 
     /// Milliseconds per GiB of a driver in User-mode Linux.
-    pub fn native(&self, driver: &str, way: Way) -> Option<Summary> {
+    pub fn native(&self, kernel: UmlKernel, driver: &str, way: Way) -> Option<Summary> {
         Summary::of(
             self.0
                 .natives
                 .iter()
-                .filter(|run| run.driver == driver && run.way == way)
+                .filter(|run| (run.kernel, &*run.driver, run.way) == (kernel, driver, way))
                 .map(|run| run.seconds * 1e3 / (run.pages as f64 / GIB_PAGES)),
         )
     }
@@ -170,7 +170,8 @@ fn traffic(leg: &Leg) -> Option<Traffic> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::record::{Allocation, Discard, Instructions};
+    use crate::record::{Allocation, Discard, Instructions, Native};
+    use crate::uml;
 
     const CASE: Case = Case {
         zeroing: Zeroing::Off,
@@ -239,6 +240,18 @@ pub mod tests {
             bytes: 2048 * MIB,
             seconds: 0.03,
         });
+        for (kernel, factor) in UmlKernel::ALL.into_iter().zip([1.0, 100.0, 3.0]) {
+            for (driver, seconds) in uml::DRIVERS.into_iter().zip([1.0, 0.02]) {
+                record.natives.extend(Way::ALL.map(|way| Native {
+                    round: 1,
+                    kernel,
+                    driver: driver.name().into(),
+                    way,
+                    pages: 2 * 262_144,
+                    seconds: seconds * factor,
+                }));
+            }
+        }
         record.instructions.push(Instructions {
             subject: Subject::OursDaemon,
             state: State::Idle,

@@ -167,6 +167,40 @@ impl Zeroing {
     }
 }
 
+/// What User-mode Linux does about the pages that it allocates.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UmlKernel {
+    /// Nothing: init_on_alloc=0
+    Plain,
+    /// Zeroes all
+    Zeroing,
+    /// Zeroes all but those for a balloon: patches/linux
+    Patched,
+}
+
+impl UmlKernel {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Zeroing, Self::Patched];
+
+    /// How tables name it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Plain => "init_on_alloc=0",
+            Self::Zeroing => "init_on_alloc=1",
+            Self::Patched => "the same, patches/linux",
+        }
+    }
+
+    /// The word for its command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "init_on_alloc=0",
+            Self::Zeroing | Self::Patched => "init_on_alloc=1",
+        }
+    }
+}
+
 /// A kind of measurement.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]

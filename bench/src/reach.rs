@@ -3,7 +3,7 @@
 use guest_tests::vm::Driver;
 
 use crate::figures::{Case, Figures};
-use crate::plan::{State, Subject, Zeroing};
+use crate::plan::{State, Subject, UmlKernel, Zeroing};
 use crate::record::Way;
 use crate::table::number;
 
@@ -189,7 +189,9 @@ pub fn rows(figures: Figures) -> Vec<Row> {
             measure: "times faster than virtio_balloon; the worse of both ways",
             bound: AtLeast(20.0),
             measured: least(&mut Way::ALL.into_iter().map(|way| {
-                let time = |driver: Driver| Some(figures.native(driver.name(), way)?.median);
+                let time = |driver: Driver| {
+                    Some(figures.native(UmlKernel::Plain, driver.name(), way)?.median)
+                };
                 Some(time(Driver::Stock)? / time(Driver::BuiltIn)?)
             })),
         },
@@ -227,5 +229,10 @@ mod tests {
         assert_eq!(find("bytes per GiB").is_reached(), Some(true));
         assert_eq!(find("MiB that the host").measured, Some(30.0));
         assert_eq!(find("PFN arrays").target(), ">= 2.00");
+        let native = rows.last().unwrap();
+        assert_eq!(
+            (native.guest, native.measured),
+            ("User-mode Linux", Some(50.0))
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Job, State, Subject, Zeroing};
+use crate::plan::{Job, State, Subject, UmlKernel, Zeroing};
 
 /// Up or down.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -133,6 +133,7 @@ pub struct Discard {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Native {
     pub round: u32,
+    pub kernel: UmlKernel,
     pub driver: String,
     pub way: Way,
     pub pages: u64,

@@ -5,7 +5,7 @@ use guest_tests::vm::Driver;
 
 use crate::allocator::ORDERS;
 use crate::figures::{Case, Figures};
-use crate::plan::{State, Subject, Zeroing};
+use crate::plan::{State, Subject, UmlKernel, Zeroing};
 use crate::reach;
 use crate::record::{About, Way};
 use crate::statistics::Summary;
@@ -241,6 +241,7 @@ fn functions_table(figures: Figures, most: usize) -> Option<Table> {
 fn natives(figures: Figures) -> Option<Table> {
     let header = [
         "",
+        "kernel",
         "inflate",
         "min - max",
         "faster",
@@ -248,16 +249,18 @@ fn natives(figures: Figures) -> Option<Table> {
         "min - max",
         "faster",
     ];
-    let mut table = new_table(&header, 1);
-    for driver in uml::DRIVERS {
-        let mut row = vec![driver.name().to_owned()];
-        for way in Way::ALL {
-            let time = figures.native(driver.name(), way)?;
-            let stock = figures.native(Driver::Stock.name(), way)?;
-            row.extend(time_cells(Some(time)));
-            row.push(format!("{} x", number(stock.median / time.median)));
+    let mut table = new_table(&header, 2);
+    for kernel in UmlKernel::ALL {
+        for driver in uml::DRIVERS {
+            let mut row = vec![driver.name().to_owned(), kernel.title().to_owned()];
+            for way in Way::ALL {
+                let time = figures.native(kernel, driver.name(), way)?;
+                let stock = figures.native(kernel, Driver::Stock.name(), way)?;
+                row.extend(time_cells(Some(time)));
+                row.push(format!("{} x", number(stock.median / time.median)));
+            }
+            table.add_row(row);
         }
-        table.add_row(row);
     }
     Some(table)
 }
@@ -330,6 +333,13 @@ mod tests {
         );
         assert!(!text.contains(" mark "), "{text}");
         assert!(line("same ranges (3)").contains("15.0"));
+        let patched: Vec<_> = text
+            .lines()
+            .filter(|line| line.contains(UmlKernel::Patched.title()))
+            .collect();
+        assert_eq!(patched.len(), 2, "{text}");
+        assert!(patched[0].contains("1500") && patched[0].contains("1.00 x"));
+        assert!(patched[1].contains("30.0") && patched[1].contains("50.0 x"));
         assert!(text.contains("FAILED: round 4") && text.contains("no memory"));
         assert!(!text.contains(Subject::VirtioMem.title()), "{text}");
     }

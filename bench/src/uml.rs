@@ -1,5 +1,5 @@
 //! Native speed: User-mode Linux with the same driver and the same device. The guest is idle, so that the device has
-//! nothing to discard.
+//! nothing to discard but what the guest's kernel zeroes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use guest_tests::vm::Driver;
 use guest_tests::{environment, initramfs, PAGE_SIZE};
 use serde_json::{json, Value};
 
+use crate::plan::UmlKernel;
 use crate::record::{Native, Way};
 use crate::times::{timed, Amounts};
 
@@ -32,8 +33,14 @@ struct Uml {
 }
 
 /// Boots and measures, once the first inflation and deflation are over.
-pub fn measure(amounts: Amounts, driver: Driver, round: u32, logs: &Path) -> Result<Vec<Native>> {
-    let mut uml = Uml::start(amounts, driver, logs)?;
+pub fn measure(
+    amounts: Amounts,
+    kernel: UmlKernel,
+    driver: Driver,
+    round: u32,
+    logs: &Path,
+) -> Result<Vec<Native>> {
+    let mut uml = Uml::start(amounts, kernel, driver, logs)?;
     let mut found = Vec::new();
     for counts in [false, true] {
         for (way, target) in [(Way::Inflate, amounts.moved()), (Way::Deflate, 0)] {
@@ -42,6 +49,7 @@ pub fn measure(amounts: Amounts, driver: Driver, round: u32, logs: &Path) -> Res
             if counts {
                 found.push(Native {
                     round,
+                    kernel,
                     driver: driver.name().into(),
                     way,
                     pages: amounts.moved(),
@@ -54,7 +62,7 @@ pub fn measure(amounts: Amounts, driver: Driver, round: u32, logs: &Path) -> Res
 }
 
 impl Uml {
-    fn start(amounts: Amounts, driver: Driver, logs: &Path) -> Result<Self> {
+    fn start(amounts: Amounts, kernel: UmlKernel, driver: Driver, logs: &Path) -> Result<Self> {
         let features = Features {
             page_bitmap: true,
             ..Features::default()
@@ -63,13 +71,18 @@ impl Uml {
         let initrd = logs.join("initramfs.cpio");
         initramfs::write_minimal(&initrd, INIT)?;
         let log = logs.join("guest.log");
-        let mut command = Command::new(environment::user_mode_linux()?);
+        let program = match kernel {
+            UmlKernel::Plain | UmlKernel::Patched => environment::user_mode_linux()?,
+            UmlKernel::Zeroing => environment::user_mode_linux_unpatched()?,
+        };
+        let mut command = Command::new(program);
         command
             .arg(format!("mem={}M", amounts.guest_mib))
             .arg(format!("initrd={}", initrd.display()))
             .arg(format!("virtio_uml.device={}:5", daemon.socket_path()))
             .arg(format!("balloon_driver={}", driver.name()))
             .args([
+                kernel.word(),
                 "seccomp=on",
                 "con0=null,fd:1",
                 "con=null",

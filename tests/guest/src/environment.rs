@@ -167,9 +167,14 @@ pub fn build_dir_of(name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// User-mode Linux with both drivers.
+/// User-mode Linux with both drivers, and the patches in `patches/linux`.
 pub fn user_mode_linux() -> Result<PathBuf> {
     file("VBB_UML")
+}
+
+/// The same without the patches.
+pub fn user_mode_linux_unpatched() -> Result<PathBuf> {
+    file("VBB_UML_UNPATCHED")
 }
 
 /// The plugin that counts instructions under emulation.
