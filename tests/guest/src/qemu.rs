@@ -173,7 +173,11 @@ impl Qemu {
             .arg(initrd)
             .args([
                 "-append",
-                &format!("console=ttyS0 panic=-1 {root} {}", machine.command_line),
+                &format!(
+                    "console=ttyS0 panic=-1 {} {root} {}",
+                    kernel_words()?,
+                    machine.command_line
+                ),
             ]);
         if let Some(file) = &machine.incoming {
             command
@@ -268,6 +272,15 @@ fn kernel_share(machine: &Machine) -> Result<u64> {
     Ok(match environment::kernel_kind()? {
         Kernel::Debug => machine.ram_mib() / 7 + 64,
         Kernel::Distribution | Kernel::BuiltIn => 0,
+    })
+}
+
+/// A debugging kernel has page tables of four levels. With five of them identify_cpu() forgets for a moment, at boot,
+/// how many there are, and KASAN takes what an interrupt then does for wild accesses.
+fn kernel_words() -> Result<&'static str> {
+    Ok(match environment::kernel_kind()? {
+        Kernel::Debug => "no5lvl",
+        Kernel::Distribution | Kernel::BuiltIn => "",
     })
 }
 
