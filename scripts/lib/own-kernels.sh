@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
 # Kernels of our own, for tests: small ones with the driver in their tree, of the distribution's source with the
 # patches in patches/linux (but for the one that these are measured against), and of the configurations in
-# scripts/kernels. They are built beside the prepared source,
-# in directories named after their configuration. All clones that share the cache take turns with them, each with its
-# own driver: then only that is built anew, and what it is linked into.
+# scripts/kernels. They are built beside the prepared source, in directories named after their configuration. All
+# clones that share the cache take turns with them, each with its own driver: then only that is built anew, and what
+# it is linked into.
 
 . "$SCRIPTS/lib/kernel.sh"
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
-use guest_tests::environment::{self, Kernel};
+use guest_tests::environment;
 use guest_tests::process::wait_until;
 use guest_tests::vm::{Driver, Setup, Vm};
 use guest_tests::{MIB, PAGE_SIZE};
@@ -159,18 +159,10 @@ fn expect_no_spinning(vm: &mut Vm) -> Result<()> {
         "{tries} tries in {seconds} s"
     );
     ensure!(
-        busy < seconds * share_of_tries()?,
+        busy < seconds / 4.0,
         "the kernel's workers were busy for {busy} of {seconds} s"
     );
     Ok(())
-}
-
-/// Which part of the time so few tries may take: a single one takes seconds where each access to memory is checked.
-fn share_of_tries() -> Result<f64> {
-    Ok(match environment::kernel_kind()? {
-        Kernel::Debug => 0.5,
-        Kernel::Distribution | Kernel::BuiltIn => 0.25,
-    })
 }
 
 /// What [`work`] counts within some seconds.
