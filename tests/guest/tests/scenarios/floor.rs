@@ -10,18 +10,44 @@ use guest_tests::{MIB, PAGE_SIZE};
 
 use super::parameters::set_parameter;
 
-/// Inflation stops above the floor, and goes on when that is gone.
+const FLOOR: u64 = 300 * MIB;
+/// What a process has until the balloon has come to the floor.
+const USED: u64 = 128 * MIB;
+const SLOW: Duration = Duration::from_secs(60);
+
+/// Inflation stops above the floor, and goes on when the guest has more than that again, or when the
+/// floor is gone.
 pub fn floor(mut setup: Setup, directory: &Path) -> Result<()> {
-    const FLOOR: u64 = 300 * MIB;
     setup.machine.memory_mib = 1024;
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
     set_parameter(&mut vm, "floor_mib", FLOOR / MIB)?;
+    ensure!(vm.guest.feed(USED)?, "a process was killed");
     let target = vm.ram * 3 / 4;
     vm.set_target(target)?;
-    wait_until(Duration::from_secs(60), "the floor", || {
+    wait_until(SLOW, "the floor", || {
         Ok(vm.driver_counter("floor_hits")? > 3)
     })?;
+    let stopped = expect_at_floor(&mut vm, target)?;
+    ensure!(
+        vm.driver_counter("floor")? == FLOOR / PAGE_SIZE,
+        "debugfs shows another floor"
+    );
+
+    vm.guest.starve()?;
+    wait_until(SLOW, "the balloon to take what was freed", || {
+        Ok(vm.actual()? > stopped + USED * 7 / 8 / PAGE_SIZE)
+    })?;
+    expect_at_floor(&mut vm, target)?;
+
+    set_parameter(&mut vm, "floor_mib", 0)?;
+    vm.await_actual(target)?;
+    vm.expect_balloon(target)?;
+    vm.finish()
+}
+
+/// Checks that the balloon is on its way to its target, and leaves what it has to. Returns its size.
+fn expect_at_floor(vm: &mut Vm, target: u64) -> Result<u64> {
     let (actual, memory) = (vm.actual()?, vm.guest.memory()?);
     ensure!(actual > 0 && actual < target, "{actual} of {target}");
     ensure!(
@@ -29,12 +55,5 @@ pub fn floor(mut setup: Setup, directory: &Path) -> Result<()> {
         "the floor is {} MiB, but {memory:?}",
         FLOOR / MIB
     );
-    ensure!(
-        vm.driver_counter("floor")? == FLOOR / PAGE_SIZE,
-        "debugfs shows another floor"
-    );
-    set_parameter(&mut vm, "floor_mib", 0)?;
-    vm.await_actual(target)?;
-    vm.expect_balloon(target)?;
-    vm.finish()
+    Ok(actual)
 }
