@@ -7,7 +7,7 @@ help:
 	@echo 'make run       show a stock Debian guest giving memory back through page bitmaps'
 	@echo '               DEVICE=qemu: of the QEMU of make qemu'
 	@echo 'make check     formats, lints, host tests, KUnit tests and guest tests'
-	@echo 'make check-long the same with further trials, and more stress'
+	@echo 'make check-long the same with further trials, more stress, and check-install'
 	@echo 'make bench     measure the driver beside its peers; build/bench/ has the table, a picture and all figures'
 	@echo '               RUNS=3 MIB=1024 ...: see docs/BENCH.md'
 	@echo 'make check-install install the driver in Debian guests as README.md says, and boot them'
@@ -35,6 +35,7 @@ check:
 
 check-long:
 	@VBB_LONG=1 VBB_STRESS_SECONDS=60 scripts/check
+	@scripts/check-install
 
 check-debug:
 	@scripts/check-guest debug
