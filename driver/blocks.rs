@@ -115,6 +115,13 @@ impl Block {
         NonNull::new(page).map(|page| Self { page, order })
     }
 
+    /// The same, of memory that the kernel itself can have.
+    pub(crate) fn allocate_kernel_movable(order: Order) -> Option<Self> {
+        // SAFETY: May be called from any context.
+        let page = unsafe { bindings::balloon_bmap_alloc_kernel_movable(order.0) };
+        NonNull::new(page).map(|page| Self { page, order })
+    }
+
     /// Takes up to `want` single pages, for which memory is reclaimed, and adds them to `ring`.
     /// Returns how many: there may be more.
     pub(crate) fn allocate_singly(want: usize, ring: &mut LruRing) -> usize {

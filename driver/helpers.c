@@ -130,6 +130,31 @@ unsigned long balloon_bmap_node_pages(unsigned int item)
 	return global_node_page_state(item);
 }
 
+/* As for_each_zone(), which modules cannot use. */
+#define for_each_online_zone(node, zone)						\
+	for_each_online_node(node)							\
+		for ((zone) = NODE_DATA(node)->node_zones;				\
+		     (zone) < NODE_DATA(node)->node_zones + MAX_NR_ZONES; (zone)++)
+
+/*
+ * Free pages, as of now, that lie together in blocks of at least that order, of memory that the
+ * kernel itself can have.
+ */
+unsigned long balloon_bmap_free_pages_in_blocks(unsigned int order)
+{
+	const struct zone *zone;
+	unsigned long pages = 0;
+	int node;
+
+	for_each_online_zone(node, zone) {
+		if (zone_idx(zone) >= ZONE_MOVABLE)
+			continue;
+		for (unsigned int i = order; i < NR_PAGE_ORDERS; i++)
+			pages += data_race(zone->free_area[i].nr_free) << i;
+	}
+	return pages;
+}
+
 int balloon_bmap_page_zone_id(struct page *page)
 {
 	return page_zone_id(page);
@@ -182,6 +207,12 @@ struct page *balloon_bmap_alloc_block(unsigned int order)
 struct page *balloon_bmap_alloc_movable(unsigned int order)
 {
 	return alloc_pages(MOVABLE_FLAGS & ~__GFP_RECLAIM, order);
+}
+
+/* The same, but of memory that the kernel itself can have. */
+struct page *balloon_bmap_alloc_kernel_movable(unsigned int order)
+{
+	return alloc_pages(BLOCK_FLAGS | __GFP_MOVABLE, order);
 }
 
 /*

@@ -30,6 +30,7 @@ size_t balloon_bmap_full_name(const struct virtio_device *vdev, char *name, size
 
 bool balloon_bmap_free_page_value(u32 *value);
 unsigned long balloon_bmap_node_pages(unsigned int item);
+unsigned long balloon_bmap_free_pages_in_blocks(unsigned int order);
 bool balloon_bmap_page_bitmap(void);
 unsigned int balloon_bmap_oom_pages(void);
 unsigned long balloon_bmap_floor_pages(void);
@@ -42,6 +43,7 @@ void balloon_bmap_set_offline(struct page *page, unsigned int order);
 void balloon_bmap_clear_offline(struct page *page, unsigned int order);
 void balloon_bmap_count(struct page *page, long inflated, long deflated);
 struct page *balloon_bmap_alloc_movable(unsigned int order);
+struct page *balloon_bmap_alloc_kernel_movable(unsigned int order);
 struct page *balloon_bmap_alloc_block(unsigned int order);
 unsigned long balloon_bmap_alloc_pages(int want, struct page **pages);
 void balloon_bmap_free_block(struct page *page, unsigned int order);

@@ -7,6 +7,7 @@
 
 use crate::{
     bindings,
+    blocks::Order,
     vm_events, //
 };
 use kernel::page::PAGE_SHIFT;
@@ -17,6 +18,13 @@ pub(crate) fn available_pages() -> usize {
     let pages = unsafe { bindings::si_mem_available() };
     // An estimate, which may be below 0.
     usize::try_from(pages).unwrap_or(0)
+}
+
+/// Free pages that lie together, in blocks of at least that order, of memory that the kernel itself
+/// can have.
+pub(crate) fn free_pages_in_blocks(order: Order) -> usize {
+    // SAFETY: This only reads counters.
+    unsafe { bindings::balloon_bmap_free_pages_in_blocks(order.raw()) }
 }
 
 /// What the kernel writes to pages that are freed, if it does.

@@ -18,7 +18,10 @@ use crate::{
     },
     blocks::Order,
     compat,
-    cushion::Cushion,
+    cushion::{
+        self,
+        Cushion, //
+    },
     fault, memory_info,
     pages::{
         units,
@@ -178,7 +181,7 @@ impl Balloon {
             return Ok(0);
         }
         let gathering = self.back_off.gather();
-        let is_low = memory_info::available_pages() < 2 * WINDOW;
+        let is_low = memory_info::free_pages_in_blocks(cushion::ORDER) < 2 * WINDOW;
         let cushion = is_low.then(Cushion::take);
         let pages = PageList::allocate(wanted, whole_blocks(), || !self.back_off.is_due());
         drop(cushion);

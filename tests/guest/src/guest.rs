@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, Context, Result};
 use serde::de::DeserializeOwned;
 
+use crate::buddyinfo::{self, Zone};
 use crate::environment::patience;
 use crate::json_lines::JsonLines;
 use crate::memory::Memory;
@@ -71,6 +72,11 @@ impl Guest {
     /// The kernel's account of memory, exact.
     pub fn memory(&mut self) -> Result<Memory> {
         self.call(Request::Memory)
+    }
+
+    /// How its free memory lies, zone by zone.
+    pub fn free_blocks(&mut self) -> Result<Vec<Zone>> {
+        buddyinfo::parse(&self.shell("cat /proc/buddyinfo")?)
     }
 
     /// Makes a file of `bytes` bytes that follow from `seed`.

@@ -9,6 +9,7 @@
 pub mod accelerator;
 pub mod audit;
 pub mod balloon;
+pub mod buddyinfo;
 mod conservation;
 pub mod disk;
 pub mod driver_counters;

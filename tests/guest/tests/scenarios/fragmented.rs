@@ -11,6 +11,10 @@ use guest_tests::{MIB, PAGE_SIZE};
 
 /// Left to the guest beside the balloon.
 const SPARE: u64 = 64 * MIB;
+/// Of that, what still lies together when the balloon has reached its target,
+const TOGETHER: u64 = 2 * MIB;
+/// in blocks of this order or a higher one.
+const TOGETHER_ORDER: usize = 4;
 /// How often compaction is given another memory to move pages in, with the first.
 const ARRANGEMENTS: usize = 3;
 
@@ -22,7 +26,12 @@ pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
     let memory = fragment(&mut vm)?;
-    let single = single_pages(&vm.guest.shell("cat /proc/buddyinfo")?)?;
+    let single: u64 = vm
+        .guest
+        .free_blocks()?
+        .iter()
+        .map(|zone| zone.pages(..1))
+        .sum();
     ensure!(
         single > memory.free / 2,
         "only {single} of {} free pages lie alone",
@@ -35,6 +44,16 @@ pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
         "the target needs no single page: {memory:?}"
     );
     vm.reach(target)?;
+    if vm.driver() != Driver::Stock {
+        // Zone DMA is kept for whoever needs that one.
+        let zones = vm.guest.free_blocks()?;
+        let zone = zones.iter().find(|zone| zone.name == "DMA32");
+        let together = zone.context("no zone DMA32")?.pages(TOGETHER_ORDER..);
+        ensure!(
+            together > TOGETHER / PAGE_SIZE,
+            "only {together} of the guest's free pages lie together"
+        );
+    }
     let resident = vm.qemu.resident()? / PAGE_SIZE;
     // Compaction may have moved some, and where those were nobody has been since.
     let moved = vm.guest.memory()?.balloon_migrate;
@@ -123,17 +142,4 @@ fn compact(vm: &mut Vm) -> Result<()> {
             Ok(vm.guest.memory()?.balloon_migrate > 100)
         },
     )
-}
-
-/// Free pages that have no free neighbour: the first figure of each zone.
-fn single_pages(buddyinfo: &str) -> Result<u64> {
-    buddyinfo
-        .lines()
-        .map(|line| {
-            line.split_whitespace()
-                .nth(4)
-                .and_then(|figure| figure.parse::<u64>().ok())
-                .context("not buddyinfo")
-        })
-        .sum()
 }
