@@ -155,6 +155,30 @@ unsigned long balloon_bmap_free_pages_in_blocks(unsigned int order)
 	return pages;
 }
 
+/*
+ * Whether of the memory that the kernel itself can have less than a quarter would be free without
+ * @pages more, while there is some that only programs can have.
+ */
+bool balloon_bmap_kernel_memory_is_short(unsigned long pages)
+{
+	unsigned long present = 0, free = 0;
+	bool others = false;
+	struct zone *zone;
+	int node;
+
+	for_each_online_zone(node, zone) {
+		unsigned long zone_free = zone_page_state(zone, NR_FREE_PAGES);
+
+		if (zone_idx(zone) < ZONE_MOVABLE) {
+			present += zone->present_pages;
+			free += zone_free;
+		} else if (zone_free > high_wmark_pages(zone)) {
+			others = true;
+		}
+	}
+	return others && free < present / 4 + pages;
+}
+
 int balloon_bmap_page_zone_id(struct page *page)
 {
 	return page_zone_id(page);

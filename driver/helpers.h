@@ -31,6 +31,7 @@ size_t balloon_bmap_full_name(const struct virtio_device *vdev, char *name, size
 bool balloon_bmap_free_page_value(u32 *value);
 unsigned long balloon_bmap_node_pages(unsigned int item);
 unsigned long balloon_bmap_free_pages_in_blocks(unsigned int order);
+bool balloon_bmap_kernel_memory_is_short(unsigned long pages);
 bool balloon_bmap_page_bitmap(void);
 unsigned int balloon_bmap_oom_pages(void);
 unsigned long balloon_bmap_floor_pages(void);

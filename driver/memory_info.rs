@@ -27,6 +27,13 @@ pub(crate) fn free_pages_in_blocks(order: Order) -> usize {
     unsafe { bindings::balloon_bmap_free_pages_in_blocks(order.raw()) }
 }
 
+/// Whether little would be free, without `pages` more, of what the kernel itself can have, while
+/// there is memory that only programs can have.
+pub(crate) fn is_kernel_short(pages: usize) -> bool {
+    // SAFETY: This only reads counters.
+    unsafe { bindings::balloon_bmap_kernel_memory_is_short(pages) }
+}
+
 /// What the kernel writes to pages that are freed, if it does.
 pub(crate) fn free_page_value() -> Option<u32> {
     let mut value = 0;

@@ -440,9 +440,14 @@ fn above_floor() -> usize {
 /// The orders of the blocks that the balloon holds as a whole.
 ///
 /// By default these are such as do not leave the guest with holes: whoever wants contiguous memory
-/// moves single pages away to get it, and blocks cannot be moved.
+/// moves single pages away to get it, and blocks cannot be moved. They come from memory that the
+/// kernel itself can have, and single pages, at first, from what only programs can have.
 fn whole_blocks() -> impl Iterator<Item = Order> {
-    let largest = param::block_order();
+    let largest = if memory_info::is_kernel_short(WINDOW) {
+        Order::PAGE
+    } else {
+        param::block_order()
+    };
     largest
         .downwards()
         .take_while(|order| *order != Order::PAGE)

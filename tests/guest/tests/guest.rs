@@ -56,6 +56,7 @@ const DAEMON: &[(&str, Scenario)] = &[
     ("stress", stress::stress),
     ("high_memory", memory_map::high_memory),
     ("wide_span", memory_map::wide_span),
+    ("movable_memory", memory_map::movable_memory),
 ];
 
 /// The heart of it, for configurations that differ from another in one thing.

@@ -6,6 +6,7 @@ use anyhow::{ensure, Result};
 use guest_tests::qemu::FarMemory;
 use guest_tests::reclaim::Reclaim;
 use guest_tests::vm::{Setup, Vm};
+use guest_tests::{MIB, PAGE_SIZE};
 
 /// RAM in two regions, below and above 4 GiB.
 pub fn high_memory(mut setup: Setup, directory: &Path) -> Result<()> {
@@ -44,4 +45,33 @@ pub fn wide_span(mut setup: Setup, directory: &Path) -> Result<()> {
         vm.reach(pages)?;
     }
     vm.finish()
+}
+
+/// Where most of the memory is for programs only, the balloon has that, and the kernel keeps its own.
+pub fn movable_memory(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.far_memory = Some(FarMemory {
+        mib: 1024,
+        at_gib: 4,
+    });
+    setup.machine.command_line = "memhp_default_state=online_movable".into();
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    let before = kernel_memory(&mut vm)?;
+    let target = 768 * MIB / PAGE_SIZE;
+    vm.reach(target)?;
+    let left = kernel_memory(&mut vm)?;
+    // A quarter is where blocks give way to single pages.
+    ensure!(
+        left > before / 5,
+        "of {before} free pages that the kernel can have {left} are left"
+    );
+    vm.reach(0)?;
+    vm.finish()
+}
+
+/// The free pages in all zones but the movable one.
+fn kernel_memory(vm: &mut Vm) -> Result<u64> {
+    let zones = vm.guest.free_blocks()?;
+    let zones = zones.iter().filter(|zone| zone.name != "Movable");
+    Ok(zones.map(|zone| zone.pages(..)).sum())
 }
