@@ -56,6 +56,11 @@ pub fn movable_memory(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.command_line = "memhp_default_state=online_movable".into();
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
+    let movable = free_pages(&mut vm, |zone| zone == "Movable")?;
+    ensure!(
+        movable > 512 * MIB / PAGE_SIZE,
+        "only {movable} pages are free in zone Movable"
+    );
     let before = kernel_memory(&mut vm)?;
     let target = 768 * MIB / PAGE_SIZE;
     vm.reach(target)?;
@@ -71,7 +76,12 @@ pub fn movable_memory(mut setup: Setup, directory: &Path) -> Result<()> {
 
 /// The free pages in all zones but the movable one.
 fn kernel_memory(vm: &mut Vm) -> Result<u64> {
+    free_pages(vm, |zone| zone != "Movable")
+}
+
+/// The free pages in the zones of these names.
+fn free_pages(vm: &mut Vm, of: impl Fn(&str) -> bool) -> Result<u64> {
     let zones = vm.guest.free_blocks()?;
-    let zones = zones.iter().filter(|zone| zone.name != "Movable");
+    let zones = zones.iter().filter(|zone| of(&zone.name));
     Ok(zones.map(|zone| zone.pages(..)).sum())
 }
