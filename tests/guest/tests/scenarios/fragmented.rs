@@ -12,7 +12,7 @@ use guest_tests::{MIB, PAGE_SIZE};
 /// Left to the guest beside the balloon.
 const SPARE: u64 = 64 * MIB;
 /// Of that, what still lies together when the balloon has reached its target,
-const TOGETHER: u64 = MIB;
+const TOGETHER: u64 = 2 * MIB;
 /// in blocks of this order or a higher one.
 const TOGETHER_ORDER: usize = 4;
 /// How often compaction is given another memory to move pages in, with the first.
