@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
+use guest_tests::memory::Memory;
 use guest_tests::process::wait_until;
 use guest_tests::vm::{Setup, Vm};
 use guest_tests::{MIB, PAGE_SIZE};
@@ -36,7 +37,7 @@ pub fn floor(mut setup: Setup, directory: &Path) -> Result<()> {
 
     vm.guest.starve()?;
     wait_until(SLOW, "the balloon to take what was freed", || {
-        Ok(taken(&mut vm)? > stopped + USED * 7 / 8 / PAGE_SIZE)
+        Ok(taken(vm.actual()?, &vm.guest.memory()?) > stopped + USED * 7 / 8 / PAGE_SIZE)
     })?;
     expect_at_floor(&mut vm, target)?;
 
@@ -56,11 +57,11 @@ fn expect_at_floor(vm: &mut Vm, target: u64) -> Result<u64> {
         "the floor is {} MiB, but {memory:?}",
         FLOOR / MIB
     );
-    taken(vm)
+    Ok(taken(actual, &memory))
 }
 
 /// What the balloon has of the guest's free memory, and what its processors keep for themselves: the
 /// kernel does not count that as available.
-fn taken(vm: &mut Vm) -> Result<u64> {
-    Ok(vm.actual()? + vm.guest.memory()?.per_cpu)
+fn taken(actual: u64, memory: &Memory) -> u64 {
+    actual + memory.per_cpu
 }
