@@ -84,7 +84,7 @@ impl Vring {
     pub fn set_base(&mut self, base: u32) -> Result<(), RingError> {
         let base = u16::try_from(base).map_err(|_| RingError::Base(base))?;
         self.queue.set_next_avail(base);
-        // Whatever was taken before was given back, or is taken anew.
+        // Whatever was taken before was given back, or is taken again.
         self.queue.set_next_used(base);
         self.taken = None;
         Ok(())
@@ -107,8 +107,8 @@ impl Vring {
         Ok(())
     }
 
-    /// Stops the ring and returns the index of the next chain to take. One that was not given back
-    /// is to be taken again.
+    /// Stops the ring and returns the index of the next chain to take. One that is kept, as that for
+    /// statistics, is to be taken again.
     pub fn stop(&mut self) -> u16 {
         if self.taken.take().is_some() {
             self.queue

@@ -163,25 +163,46 @@ impl Queues {
 
     /// Goes on with the message that is under way; returns whether that was possible.
     fn go_on(&mut self, budget: &mut Budget) -> bool {
-        let Some(mut under_way) = self.under_way.take() else {
-            return false;
-        };
-        let usable = self.rings[under_way.queue].is_usable();
-        let done = usable
-            && match under_way.role {
-                Role::Reporting => self
-                    .balloon
-                    .discard_reported(&mut under_way.discard, budget),
-                _ => self
-                    .balloon
-                    .discard_inflated(&mut under_way.discard, budget),
-            };
-        if done {
-            self.give_back(under_way.queue);
-        } else {
-            self.under_way = Some(under_way);
+        let usable = self
+            .under_way
+            .as_ref()
+            .is_some_and(|under_way| self.rings[under_way.queue].is_usable());
+        if usable {
+            self.discard(budget);
         }
         usable
+    }
+
+    /// Discards more of the message that is under way, and gives it back when all is discarded.
+    fn discard(&mut self, budget: &mut Budget) {
+        let Some(UnderWay {
+            role,
+            queue,
+            discard,
+        }) = &mut self.under_way
+        else {
+            return;
+        };
+        let done = match role {
+            Role::Reporting => self.balloon.discard_reported(discard, budget),
+            _ => self.balloon.discard_inflated(discard, budget),
+        };
+        if done {
+            let queue = *queue;
+            self.under_way = None;
+            self.give_back(queue);
+        }
+    }
+
+    /// Finishes the message of queue `index` that is under way, however long that takes.
+    pub fn finish(&mut self, index: usize) {
+        while self
+            .under_way
+            .as_ref()
+            .is_some_and(|under_way| under_way.queue == index)
+        {
+            self.discard(&mut Budget::new());
+        }
     }
 
     /// Takes the guest's statistics, if there are any. The buffer is given back to ask for newer
@@ -235,11 +256,6 @@ impl Queues {
     pub fn counters(&self) -> Counters {
         self.balloon
             .counters(self.is_started(), self.collector.counters())
-    }
-
-    /// Forgets a message of queue `index` that is under way.
-    pub fn forget(&mut self, index: usize) {
-        self.under_way.take_if(|under_way| under_way.queue == index);
     }
 }
 

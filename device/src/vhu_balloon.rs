@@ -219,8 +219,9 @@ impl VhostUserBackendReqHandlerMut for VhuBalloon {
     }
 
     fn get_vring_base(&mut self, index: u32) -> VhostUserResult<VhostUserVringState> {
+        // Taken again later, the message would count twice.
+        self.queues.finish(index as usize);
         let base = self.ring(index)?.stop();
-        self.queues.forget(index as usize);
         Ok(VhostUserVringState::new(index, u32::from(base)))
     }
 
