@@ -52,7 +52,7 @@ pub struct Arguments {
     /// Whether the guest's kernel zeroes memory
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Zeroing::ALL)]
     zeroing: Vec<Zeroing>,
-    /// Go on with what results.json has, and do only what is missing there
+    /// Go on with what results.json has, if there is one, and do only what is missing there
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value = "false",
         default_missing_value = "true", value_parser = BoolishValueParser::new())]
     resume: bool,
@@ -145,12 +145,16 @@ fn measure(arguments: &Arguments, output: &Output) -> Result<Record> {
     Ok(record)
 }
 
-/// A record to add to: a new one, or the one that is there.
+/// A record to add to: the one that is there, if it is to be gone on with, or a new one.
 fn begin(arguments: &Arguments, output: &Output, amounts: Amounts) -> Result<Record> {
     eprintln!("==> Looking at the machine and at a guest");
     let about = machine::about(amounts)?;
-    if arguments.resume {
-        let mut record = Record::read(&output.results())?;
+    let earlier = if arguments.resume {
+        Record::read_if_any(&output.results())?
+    } else {
+        None
+    };
+    if let Some(mut record) = earlier {
         let dated = crate::record::About {
             date: record.about.date.clone(),
             ..about

@@ -167,6 +167,13 @@ impl Record {
         serde_json::from_slice(&text).with_context(|| format!("not a record: {}", path.display()))
     }
 
+    /// Reads what is there, if anything is.
+    pub fn read_if_any(path: &Path) -> Result<Option<Self>> {
+        let exists = path.try_exists();
+        let exists = exists.with_context(|| format!("cannot read {}", path.display()))?;
+        exists.then(|| Self::read(path)).transpose()
+    }
+
     /// Replaces the file at once, so that there is always a whole one.
     pub fn write(&self, path: &Path) -> Result<()> {
         let part = path.with_extension("part");
@@ -197,8 +204,10 @@ mod tests {
             }],
             ..Record::default()
         };
+        assert_eq!(Record::read_if_any(&path).unwrap(), None);
         record.write(&path).unwrap();
         assert_eq!(Record::read(&path).unwrap(), record);
+        assert_eq!(Record::read_if_any(&path).unwrap(), Some(record));
         fs::write(&path, "{").unwrap();
         let error = Record::read(&path).unwrap_err().to_string();
         assert!(error.contains("not a record"), "{error}");
