@@ -7,8 +7,8 @@ use crate::{MIB, PAGE_SIZE};
 
 const FILE: &str = "/tmp/data";
 const SEED: u64 = 0x5eed;
-/// What the kernel needs to breathe, beside the balloon and the file.
-const SPARE: u64 = 24 * MIB;
+/// Bytes that the kernel needs to breathe, beside the balloon and the file.
+pub const SPARE: u64 = 24 * MIB;
 /// How far host memory may be from what the balloon holds.
 const TOLERANCE_PERCENT: u64 = 3;
 
@@ -22,11 +22,11 @@ pub struct Reclaim {
 
 impl Reclaim {
     /// Has the guest write to all of its memory, and then to a file as large as a balloon of
-    /// `pages` pages will leave room for.
-    pub fn prepare(vm: &mut Vm, pages: u64) -> Result<Self> {
+    /// `pages` pages will leave room for, less `spare` bytes: [`SPARE`] or more.
+    pub fn prepare(vm: &mut Vm, pages: u64, spare: u64) -> Result<Self> {
         let balloon = pages * PAGE_SIZE;
         let available = vm.guest.memory()?.available * PAGE_SIZE;
-        let file_bytes = available.checked_sub(balloon + SPARE).with_context(|| {
+        let file_bytes = available.checked_sub(balloon + spare).with_context(|| {
             format!(
                 "{} MiB are available, too few for a balloon of {} MiB",
                 available / MIB,

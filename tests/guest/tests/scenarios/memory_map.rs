@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{ensure, Result};
 use guest_tests::qemu::FarMemory;
-use guest_tests::reclaim::Reclaim;
+use guest_tests::reclaim::{self, Reclaim};
 use guest_tests::vm::{Setup, Vm};
 use guest_tests::{MIB, PAGE_SIZE};
 
@@ -19,7 +19,7 @@ pub fn high_memory(mut setup: Setup, directory: &Path) -> Result<()> {
     );
     vm.load()?;
     let pages = vm.ram * 4 / 5;
-    let reclaim = Reclaim::prepare(&mut vm, pages)?;
+    let reclaim = Reclaim::prepare(&mut vm, pages, reclaim::SPARE)?;
     vm.reach(pages)?;
     reclaim.expect_host_fell(&mut vm)?;
     vm.reach(0)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{ensure, Result};
 use guest_tests::environment::{self, Kernel};
 use guest_tests::process::wait_until;
-use guest_tests::reclaim::Reclaim;
+use guest_tests::reclaim::{self, Reclaim};
 use guest_tests::vm::{Setup, Vm};
 use guest_tests::MIB;
 
@@ -24,7 +24,7 @@ pub fn reclaim(mut setup: Setup, directory: &Path) -> Result<()> {
     let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
     let pages = vm.ram * 2 / 3;
-    let reclaim = Reclaim::prepare(&mut vm, pages)?;
+    let reclaim = Reclaim::prepare(&mut vm, pages, reclaim::SPARE)?;
     vm.reach(pages)?;
     reclaim.expect_host_fell(&mut vm)?;
     reclaim.expect_data(&mut vm)?;
