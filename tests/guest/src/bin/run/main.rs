@@ -17,7 +17,7 @@ use guest_tests::{environment, MIB, PAGE_SIZE};
 use table::{Leg, Traffic};
 
 const GUEST_MIB: u64 = 2048;
-const BALLOON_MIB: u64 = 1600;
+const BALLOON_MIB: u64 = 1536;
 /// MiB that stay with the guest beside its file. What it has just freed lies on its processors' own
 /// lists, which hold up to 100 MiB here: neither available to a balloon nor drained for one.
 const SPARE_MIB: u64 = 192;
