@@ -18,7 +18,7 @@ help:
 	@echo 'make check-kunit    KUnit tests in User-mode Linux'
 	@echo 'make check-qemu     tests of the QEMU with page bitmaps, without a guest'
 	@echo 'make tree KDIR=/path  put the driver into the kernel source there, or bring it up to date'
-	@echo 'make qemu      build a QEMU whose own balloon takes page bitmaps, by the patches in patches/qemu'
+	@echo 'make qemu      build a QEMU whose own balloon takes page bitmaps, by the patches in host/qemu'
 	@echo 'make install   in a guest: have DKMS build the driver for its kernels, and load it in place of virtio_balloon'
 	@echo 'make uninstall undo that'
 	@echo 'make paths     print where the kernel, the modules, QEMU and the device lie, as KEY=VALUE'

@@ -16,7 +16,7 @@ readme_commands() {
 
 # in_tree TREE SHOWN COMMAND...: run a command in a tree, with the machine's directory SHOWN at /mnt.
 in_tree() {
-	as_root "$SCRIPTS/lib/enter-tree" "$@"
+	as_root "$SCRIPTS/steps/enter-tree" "$@"
 }
 
 # ensure_debian_guests: set BARE_GUEST and READY_GUEST.
@@ -24,7 +24,7 @@ ensure_debian_guests() {
 	local home
 	home=$HOME_OF_ROOT/guests-$({
 		cat "$SCRIPTS/lib/debian-guest.sh"
-		find "$SCRIPTS/lib/debian-guest" -type f -exec cat {} +
+		find "$SCRIPTS/debian-guest" -type f -exec cat {} +
 		readme_commands packages
 	} | sha256sum | cut -c 1-12)
 	BARE_GUEST=$home/bare
@@ -57,7 +57,7 @@ make_bare() {
 	done | as_root mmdebstrap --mode=root --variant=apt --format=directory \
 		--aptopt="$tree.apt.conf" --aptopt='APT::Get::Assume-Yes "true"' \
 		--include="$(IFS=,; echo "${GUEST_PACKAGES[*]}")" "$SUITE" "$tree" -
-	as_root cp -rT "$SCRIPTS/lib/debian-guest" "$tree"
+	as_root cp -rT "$SCRIPTS/debian-guest" "$tree"
 	in_tree "$tree" "$TOP" systemctl enable guest-agent systemd-networkd
 }
 

@@ -13,8 +13,8 @@ choose_series() {
 	OUTPUT=$BUILD
 	[ "$SERIES" = "${ALL_SERIES[0]}" ] || OUTPUT=$BUILD/linux-$SERIES
 	# What belongs to a series and a way to prepare it.
-	HOME_OF_KERNEL=$HOME_OF_ROOT/linux-$SERIES-$(digest "$SCRIPTS/lib/fetch-kernel" "$SCRIPTS/lib/prepare-kernel" \
-		"$SCRIPTS/lib/prepare-source" "$SCRIPTS/lib/unpack-source")
+	HOME_OF_KERNEL=$HOME_OF_ROOT/linux-$SERIES-$(digest "$SCRIPTS/steps/fetch-kernel" "$SCRIPTS/steps/prepare-kernel" \
+		"$SCRIPTS/steps/prepare-source" "$SCRIPTS/steps/unpack-source")
 }
 
 choose_series "${SERIES:-${ALL_SERIES[0]}}"
@@ -43,7 +43,7 @@ fetch_kernel() {
 	apt_proxies "$mirror" >"$part/apt.conf"
 	debian_source "$mirror" "$SUITE-backports" >"$part/sources.list"
 	step "$CACHE/log/fetch-$SERIES.log" "Fetching Linux $SERIES from $mirror (220 MB)" \
-		"$SCRIPTS/in-root" "$SCRIPTS/lib/fetch-kernel" "$SERIES" "$part"
+		"$SCRIPTS/in-root" "$SCRIPTS/steps/fetch-kernel" "$SERIES" "$part"
 	mv -T "$part" "$KERNEL_PACKAGES"
 }
 
@@ -53,6 +53,6 @@ prepare_kernel() {
 	discard "$part"
 	mkdir "$part"
 	step "$CACHE/log/prepare-$SERIES.log" "Preparing Linux $SERIES for modules (about 3 min on 2 processors)" \
-		"$SCRIPTS/in-root" "$SCRIPTS/lib/prepare-kernel" "$KERNEL_PACKAGES" "$part"
+		"$SCRIPTS/in-root" "$SCRIPTS/steps/prepare-kernel" "$KERNEL_PACKAGES" "$part"
 	mv -T "$part" "$1"
 }

@@ -52,7 +52,7 @@ ensure_own_kernel() {
 	mkdir -p "$OWN_KERNEL" "$OUTPUT/$1"
 	cat "${configurations[@]}" >"$OWN_KERNEL/wanted.config"
 	step "$CACHE/log/${OWN_KERNEL##*/}.log" "Building $title" \
-		"$SCRIPTS/in-root" "$SCRIPTS/lib/make-kernel" "$source" "$OWN_KERNEL" "$variable" "${goals[@]}"
+		"$SCRIPTS/in-root" "$SCRIPTS/steps/make-kernel" "$source" "$OWN_KERNEL" "$variable" "${goals[@]}"
 	for product in "${products[@]}"; do
 		cp "$OWN_KERNEL/$product" "$OUTPUT/$1/part"
 		mv "$OUTPUT/$1/part" "$OUTPUT/$1/${product##*/}"
@@ -69,6 +69,6 @@ ensure_own_source() {
 	check_room "${source%/*}" 4
 	discard "$source.part"
 	step "$CACHE/log/own-source.log" "Unpacking the source of Linux $RELEASE" \
-		"$SCRIPTS/in-root" "$SCRIPTS/lib/unpack-patched" "$KERNEL_PACKAGES" "$source.part" "$@"
+		"$SCRIPTS/in-root" "$SCRIPTS/steps/unpack-patched" "$KERNEL_PACKAGES" "$source.part" "$@"
 	mv -T "$source.part" "$source"
 }

@@ -30,7 +30,7 @@ exec_with_products() {
 	exec "$SCRIPTS/in-root" "$@"
 }
 
-# ensure_faulty_modules: set FAULTY_MODULES, a directory with a module for each fault of driver/fault.rs, for the
+# ensure_faulty_modules: set FAULTY_MODULES, a directory with a module for each fault of messages/fault.rs, for the
 # kernel of ensure_products.
 ensure_faulty_modules() {
 	local fault build=("$SCRIPTS/module")

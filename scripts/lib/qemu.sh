@@ -1,16 +1,16 @@
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
-# QEMU with the patches in patches/qemu: the stable release's, built in a root of its own, so that only who wants
+# QEMU with the patches in host/qemu: the stable release's, built in a root of its own, so that only who wants
 # this QEMU pays for what its build takes.
 
 . "$SCRIPTS/lib/root.sh"
 . "$SCRIPTS/lib/qemu-recipe.sh"
 
-QEMU_PATCHES=("$TOP"/patches/qemu/*.patch)
+QEMU_PATCHES=("$TOP"/host/qemu/*.patch)
 
-HOME_OF_QEMU=$CACHE/$SUITE-qemu-$(digest "$SCRIPTS/lib/qemu-recipe.sh" "$SCRIPTS/lib/fetch-qemu")
+HOME_OF_QEMU=$CACHE/$SUITE-qemu-$(digest "$SCRIPTS/lib/qemu-recipe.sh" "$SCRIPTS/steps/fetch-qemu")
 QEMU_ROOT=$HOME_OF_QEMU/root
 QEMU_SOURCE=$HOME_OF_QEMU/source
-NATIVE_QEMU=$HOME_OF_QEMU/qemu-$(cat "$SCRIPTS/lib/build-qemu" "${QEMU_PATCHES[@]}" | sha256sum | cut -c 1-12)
+NATIVE_QEMU=$HOME_OF_QEMU/qemu-$(cat "$SCRIPTS/steps/build-qemu" "${QEMU_PATCHES[@]}" | sha256sum | cut -c 1-12)
 
 # ensure_native_qemu: have NATIVE_QEMU, the directory of the build, and set QEMU_NATIVE to what runs it.
 ensure_native_qemu() {
@@ -81,7 +81,7 @@ fetch_qemu() {
 	apt_proxies "$mirror" >"$part/apt.conf"
 	debian_source "$mirror" "$SUITE" | sed 's/^deb /deb-src /' >"$part/sources.list"
 	step "$CACHE/log/fetch-qemu.log" "Fetching the source of QEMU from $mirror (24 MB)" \
-		in_qemu_root "$SCRIPTS/lib/fetch-qemu" "$part"
+		in_qemu_root "$SCRIPTS/steps/fetch-qemu" "$part"
 	mv -T "$part" "$QEMU_SOURCE"
 }
 
@@ -90,11 +90,11 @@ build_qemu() {
 	discard "$NATIVE_QEMU.part"
 	mkdir "$NATIVE_QEMU.part"
 	step "$CACHE/log/qemu.log" "Building QEMU (about 3 min on 2 processors)" \
-		in_qemu_root "$SCRIPTS/lib/build-qemu" "$QEMU_SOURCE" "$NATIVE_QEMU.part" "${QEMU_PATCHES[@]}"
+		in_qemu_root "$SCRIPTS/steps/build-qemu" "$QEMU_SOURCE" "$NATIVE_QEMU.part" "${QEMU_PATCHES[@]}"
 	mv -T "$NATIVE_QEMU.part" "$NATIVE_QEMU"
 }
 
 in_qemu_root() {
-	"${NAMESPACE[@]}" -- "$SCRIPTS/lib/enter-root" "$QEMU_ROOT" "$TOP" "$CACHE" \
+	"${NAMESPACE[@]}" -- "$SCRIPTS/steps/enter-root" "$QEMU_ROOT" "$TOP" "$CACHE" \
 		/usr/bin/env -i -C / PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"
 }

@@ -27,7 +27,7 @@ const THREAD_ID: &str = "hints0";
 pub enum Device {
     /// QEMU's virtio-balloon.
     Qemu(Features),
-    /// The same with the patches in patches/qemu.
+    /// The same with the patches in host/qemu.
     NativeQemu(Features),
     /// `vhost-device-balloon`.
     Daemon(Features),
@@ -89,7 +89,7 @@ impl Device {
         })
     }
 
-    /// QEMU with the patches in patches/qemu, with or without page bitmaps.
+    /// QEMU with the patches in host/qemu, with or without page bitmaps.
     pub fn native_qemu(page_bitmap: bool) -> Self {
         Self::NativeQemu(Features {
             page_bitmap,

@@ -61,7 +61,7 @@ pub fn qemu() -> Result<PathBuf> {
     file("VBB_QEMU")
 }
 
-/// The same with the patches in patches/qemu.
+/// The same with the patches in host/qemu.
 pub fn native_qemu() -> Result<PathBuf> {
     file("VBB_QEMU_NATIVE")
 }

@@ -34,7 +34,7 @@ pub struct Machine {
     pub far_memory: Option<FarMemory>,
     /// More words for the kernel's command line.
     pub command_line: String,
-    /// QEMU is the one with the patches in patches/qemu.
+    /// QEMU is the one with the patches in host/qemu.
     pub native: bool,
     /// More arguments for QEMU.
     pub devices: Vec<String>,

@@ -34,7 +34,7 @@ const OUR_PREFIX: &str = "virtio_balloon_bmap virtio";
 pub enum Driver {
     /// The project's, with module parameters.
     Ours(&'static str),
-    /// The project's, built so that it lacks something: driver/fault.rs has the names.
+    /// The project's, built so that it lacks something: messages/fault.rs has the names.
     Faulty(&'static str),
     /// The distribution's virtio_balloon.
     Stock,

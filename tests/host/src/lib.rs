@@ -7,11 +7,9 @@
 
 #![cfg(test)]
 
-#[path = "../../../driver/bitmap.rs"]
+#[path = "../../../bitmap.rs"]
 mod bitmap;
-#[path = "../../../driver/grid.rs"]
-mod grid;
-#[path = "../../../driver/resp_encoder.rs"]
+#[path = "../../../resp_encoder.rs"]
 mod resp_encoder;
 
 mod bitmap_tests;

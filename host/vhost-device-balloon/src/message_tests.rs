@@ -54,7 +54,7 @@ fn golden_messages() {
     let hex = |digits| u64::from_str_radix(digits, 16).unwrap();
 
     let mut messages = 0;
-    let lines = include_str!("../../tests/golden/page-bitmaps.txt").lines();
+    let lines = include_str!("../../../tests/golden/page-bitmaps.txt").lines();
     for line in lines.filter(|line| !line.starts_with('#')) {
         let (message, pages) = line.split_once(" = ").unwrap();
         let (name, digits) = message.split_once(' ').unwrap();

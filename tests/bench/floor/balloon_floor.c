@@ -21,7 +21,7 @@ static unsigned int order;
 module_param(order, uint, 0);
 MODULE_PARM_DESC(order, "log2 of the pages of a block");
 
-/* As driver/helpers.c has them, for blocks and for single pages. */
+/* As abstractions/helpers.c has them, for blocks and for single pages. */
 static gfp_t balloon_gfp(void)
 {
 	gfp_t flags = __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;

@@ -65,7 +65,7 @@ impl Count {
     }
 }
 
-/// The file that the plugin copies its counts to: bench/plugin/count.c has its layout.
+/// The file that the plugin copies its counts to: tests/bench/plugin/count.c has its layout.
 struct Counts {
     path: PathBuf,
 }

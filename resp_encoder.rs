@@ -12,7 +12,10 @@
 //! behind one head; a single full word between them stays with them, which is shorter than a run
 //! and a second head.
 
-use crate::grid::Grid;
+#[path = "resp_encoder/grid.rs"]
+pub(crate) mod grid;
+
+use self::grid::Grid;
 
 /// The length of a response header, and of every entry's head.
 pub(crate) const HEAD_LEN: usize = 8;
