@@ -31,10 +31,10 @@ use vhost::vhost_user::Error as VhostUserError;
 
 use crate::config_channel::peek_backend_channel;
 use crate::config_channel::ConfigChannel;
-use crate::control::ControlServer;
+use crate::control::Control;
+use crate::control_server::ControlServer;
 use crate::counters::Counters;
 use crate::message::PageRange;
-use crate::qmp::Control;
 use crate::socket::Listener;
 use crate::socket::SocketError;
 use crate::vhu_balloon::VhuBalloon;

@@ -15,6 +15,7 @@ pub mod chain;
 pub mod collector;
 pub mod config_channel;
 pub mod control;
+pub mod control_server;
 pub mod counters;
 pub mod ctl;
 pub mod daemon;

@@ -6,7 +6,7 @@
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::qmp::Control;
+use crate::control::Control;
 
 const STATS: &str = "guest-stats";
 const INTERVAL: &str = "guest-stats-polling-interval";

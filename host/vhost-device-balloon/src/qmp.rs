@@ -14,8 +14,7 @@ use serde_json::Deserializer;
 use serde_json::Map;
 use serde_json::Value;
 
-use crate::counters::Counters;
-use crate::message::PageRange;
+use crate::control::Control;
 use crate::properties;
 use crate::properties::PropertyError;
 
@@ -23,24 +22,6 @@ use crate::properties::PropertyError;
 pub const MAX_COMMAND_SIZE: usize = 64 * 1024;
 /// Most ranges in one answer to `x-query-held`, so that an answer stays below half a megabyte.
 pub const MAX_HELD_RANGES: usize = 8192;
-
-/// What the commands act on.
-pub trait Control {
-    /// Lets the guest keep `bytes` of its memory. None if there is no guest.
-    fn set_guest_bytes(&mut self, bytes: u64) -> Option<()>;
-    /// The bytes the guest keeps. None if there is no guest.
-    fn guest_bytes(&self) -> Option<u64>;
-    /// The counters; zeros if there is no guest.
-    fn counters(&self) -> Counters;
-    /// The guest's last statistics, as QEMU has them.
-    fn guest_stats(&self) -> Value;
-    /// How often the guest is asked for statistics, in seconds; 0 for never.
-    fn stats_polling_interval(&self) -> u32;
-    /// Sets how often the guest is asked for statistics.
-    fn set_stats_polling_interval(&mut self, seconds: u32);
-    /// The first `limit` ranges of pages that the balloon holds from page frame `from` on.
-    fn held(&self, from: u64, limit: usize) -> Vec<PageRange>;
-}
 
 /// QEMU's error classes, as far as they are used here.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 use super::*;
+use crate::counters::Counters;
+use crate::message::PageRange;
 
 /// A guest of 1 GiB, or none.
 struct Fake {
