@@ -5,7 +5,6 @@ use guest_tests::vm::Driver;
 use crate::figures::{Case, Figures};
 use crate::plan::{State, Subject, UmlKernel, Zeroing};
 use crate::record::Way;
-use crate::table::number;
 
 /// One aim.
 #[derive(Clone, Debug)]
@@ -24,14 +23,6 @@ pub enum Bound {
 }
 
 impl Row {
-    /// The aim, as text.
-    pub fn target(&self) -> String {
-        match self.bound {
-            Bound::AtLeast(bound) => format!(">= {}", number(bound)),
-            Bound::AtMost(bound) => format!("<= {}", number(bound)),
-        }
-    }
-
     /// Whether it is reached, where it was measured.
     pub fn is_reached(&self) -> Option<bool> {
         let measured = self.measured?;
@@ -228,7 +219,6 @@ mod tests {
         assert_eq!(find("bytes per GiB").measured, Some(512.0));
         assert_eq!(find("bytes per GiB").is_reached(), Some(true));
         assert_eq!(find("MiB that the host").measured, Some(30.0));
-        assert_eq!(find("PFN arrays").target(), ">= 2.00");
         let native = rows.last().unwrap();
         assert_eq!(
             (native.guest, native.measured),

@@ -6,7 +6,7 @@ use guest_tests::vm::Driver;
 use crate::allocator::ORDERS;
 use crate::figures::{Case, Figures};
 use crate::plan::{State, Subject, UmlKernel, Zeroing};
-use crate::reach;
+use crate::reach::{self, Bound};
 use crate::record::{About, Way};
 use crate::statistics::Summary;
 use crate::uml;
@@ -271,7 +271,7 @@ fn reach_table(figures: Figures) -> Table {
         table.add_row([
             row.guest.to_owned(),
             row.measure.to_owned(),
-            row.target(),
+            aim(row.bound),
             row.measured.map_or(NONE.into(), number),
             match row.is_reached() {
                 Some(true) => "yes".into(),
@@ -281,6 +281,13 @@ fn reach_table(figures: Figures) -> Table {
         ]);
     }
     table
+}
+
+fn aim(bound: Bound) -> String {
+    match bound {
+        Bound::AtLeast(bound) => format!(">= {}", number(bound)),
+        Bound::AtMost(bound) => format!("<= {}", number(bound)),
+    }
 }
 
 fn median(summary: Option<Summary>) -> String {
@@ -340,6 +347,8 @@ mod tests {
         assert_eq!(patched.len(), 2, "{text}");
         assert!(patched[0].contains("1500") && patched[0].contains("1.00 x"));
         assert!(patched[1].contains("30.0") && patched[1].contains("50.0 x"));
+        assert!(line("with zeroing").contains("<= 1.10"));
+        assert!(line("by PFN arrays").contains(">= 2.00"));
         assert!(text.contains("FAILED: round 4") && text.contains("no memory"));
         assert!(!text.contains(Subject::VirtioMem.title()), "{text}");
     }
