@@ -5,8 +5,8 @@ use std::process::Command;
 use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
-use guest_tests::accelerator::Accelerator;
 use guest_tests::environment;
+use guest_tests::kvm::best_accelerator;
 use guest_tests::vm::boot;
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ pub fn about(amounts: Amounts) -> Result<About> {
         host_kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
             .trim()
             .into(),
-        accelerator: Accelerator::best().to_string(),
+        accelerator: best_accelerator().to_string(),
         qemu: format!(
             "{}.{}.{}",
             version["major"], version["minor"], version["micro"]

@@ -18,6 +18,7 @@ pub mod guest;
 pub mod host_memory;
 pub mod initramfs;
 pub mod json_lines;
+pub mod kvm;
 pub mod memory;
 pub mod migration;
 pub mod page_set;

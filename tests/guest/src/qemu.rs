@@ -78,11 +78,6 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// What executes its instructions.
-    pub fn accelerator(&self) -> Accelerator {
-        self.accelerator.unwrap_or_else(Accelerator::best)
-    }
-
     /// Adds a disk, /dev/nvme0n1, with the contents of `file`.
     pub fn add_disk(&mut self, file: &Path) -> Result<()> {
         self.devices.extend([

@@ -11,6 +11,7 @@ use crate::balloon::{Daemon, Device, CHARDEV_ID, DEVICE_ID};
 use crate::disk::Disk;
 use crate::environment::Kernel;
 use crate::guest::Guest;
+use crate::kvm::best_accelerator;
 use crate::memory::Memory;
 use crate::process::{wait_closely, wait_until};
 use crate::qemu::{Machine, Qemu};
@@ -563,8 +564,7 @@ impl Vm {
     pub fn go_on(&mut self, migrated: Option<&Path>) -> Result<()> {
         self.machine.incoming = migrated.map(Path::to_owned);
         self.machine.goes_on = true;
-        let (qemu, guest) =
-            Qemu::start(&self.machine, self.machine.accelerator(), &self.directory)?;
+        let (qemu, guest) = start(&self.machine, &self.directory)?;
         (self.qemu, self.guest) = (qemu, guest);
         if migrated.is_none() {
             // The kernel that reads what was saved is one of its own, for a while.
@@ -585,7 +585,7 @@ pub fn boot(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest, u64)> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let (qemu, mut guest) = Qemu::start(machine, machine.accelerator(), directory)?;
+        let (qemu, mut guest) = start(machine, directory)?;
         match greet(&mut guest, &qemu, 1, boot_timeout(machine)) {
             Ok(total) => return Ok((qemu, guest, total)),
             Err(error) if tries < BOOT_TRIES && is_hang(&qemu.guest_log()?)? => {
@@ -594,6 +594,11 @@ pub fn boot(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest, u64)> {
             Err(error) => return Err(error),
         }
     }
+}
+
+fn start(machine: &Machine, directory: &Path) -> Result<(Qemu, Guest)> {
+    let accelerator = machine.accelerator.unwrap_or_else(best_accelerator);
+    Qemu::start(machine, accelerator, directory)
 }
 
 /// Whether a guest that does not come up may have hung at its clocks: it says nothing more then, or that

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::thread::available_parallelism;
 
 use anyhow::Result;
-use guest_tests::accelerator::Accelerator;
 use guest_tests::audit::logs;
 use guest_tests::balloon::{Device, Features};
 use guest_tests::environment::{self, Kernel};
+use guest_tests::kvm::best_accelerator;
 use guest_tests::qemu::Machine;
 use guest_tests::vm::{Driver, Setup, Wire};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -172,7 +172,7 @@ fn main() -> Result<()> {
     let processors = available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert(processors);
     if !arguments.list {
-        println!("guests run under {}", Accelerator::best());
+        println!("guests run under {}", best_accelerator());
     }
     libtest_mimic::run(&arguments, trials(kernel)).exit();
 }

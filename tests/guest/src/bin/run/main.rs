@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{bail, Context, Result};
-use guest_tests::accelerator::Accelerator;
 use guest_tests::audit::logs;
 use guest_tests::balloon::{Device, Features};
+use guest_tests::kvm::best_accelerator;
 use guest_tests::qemu::Machine;
 use guest_tests::reclaim::Reclaim;
 use guest_tests::vm::{Driver, Setup, Vm, Wire};
@@ -45,7 +45,7 @@ fn demonstrate() -> Result<()> {
     println!("Looking for an accelerator");
     println!(
         "Guest: {GUEST_MIB} MiB, 2 processors, {}",
-        Accelerator::best()
+        best_accelerator()
     );
     let mut legs = Vec::new();
     let mut failures = Vec::new();
