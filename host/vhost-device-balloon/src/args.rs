@@ -81,6 +81,9 @@ pub struct DaemonArgs {
     /// broken one, as User-mode Linux does. It may crash QEMU.
     #[arg(long)]
     whole_messages: bool,
+    /// Let control clients use the commands for tests.
+    #[arg(long, hide = true)]
+    test_commands: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -146,6 +149,7 @@ impl From<DaemonArgs> for DaemonConfig {
             control_path: args.control_path,
             features,
             whole_messages: args.whole_messages,
+            test_commands: args.test_commands,
         }
     }
 }
@@ -217,6 +221,14 @@ mod tests {
     fn messages_are_whole_on_request() {
         assert!(!config("").whole_messages);
         assert!(config("--whole-messages").whole_messages);
+    }
+
+    #[test]
+    fn commands_for_tests_are_there_on_request_and_not_advertised() {
+        assert!(!config("").test_commands);
+        assert!(config("--test-commands").test_commands);
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("--whole-messages") && !help.contains("--test-commands"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::counters::Counters;
 use crate::message::PageRange;
+use crate::role::Role;
 
 /// What a control client can see and change.
 pub trait Control {
@@ -23,4 +24,6 @@ pub trait Control {
     fn set_stats_polling_interval(&mut self, seconds: u32);
     /// The first `limit` ranges of pages that the balloon holds from page frame `from` on.
     fn held(&self, from: u64, limit: usize) -> Vec<PageRange>;
+    /// Leaves the queues for `roles` unserved, and serves all others.
+    fn leave_unserved(&mut self, roles: Vec<Role>);
 }

@@ -32,6 +32,7 @@ const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ControlServer {
     listener: Listener,
+    test_commands: bool,
     clients: Vec<Client>,
     throttle: Throttle,
 }
@@ -45,10 +46,11 @@ struct Client {
 }
 
 impl ControlServer {
-    /// A server for the clients of `listener`.
-    pub fn new(listener: Listener) -> Self {
+    /// A server for the clients of `listener`, who may use the commands for tests or not.
+    pub fn new(listener: Listener, test_commands: bool) -> Self {
         Self {
             listener,
+            test_commands,
             clients: Vec::new(),
             throttle: Throttle::default(),
         }
@@ -85,7 +87,7 @@ impl ControlServer {
         }
         let mut client = Client {
             stream,
-            session: Session::default(),
+            session: Session::new(self.test_commands),
             output: Session::greeting(),
             gone: false,
         };

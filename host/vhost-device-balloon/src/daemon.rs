@@ -35,6 +35,7 @@ use crate::control::Control;
 use crate::control_server::ControlServer;
 use crate::counters::Counters;
 use crate::message::PageRange;
+use crate::role::Role;
 use crate::socket::Listener;
 use crate::socket::SocketError;
 use crate::vhu_balloon::VhuBalloon;
@@ -50,6 +51,8 @@ pub struct DaemonConfig {
     pub features: u64,
     /// Whether a configuration change is sent in one write, which may crash QEMU.
     pub whole_messages: bool,
+    /// Whether control clients may use the commands for tests.
+    pub test_commands: bool,
 }
 
 /// Why the daemon cannot start or go on.
@@ -117,12 +120,12 @@ impl Daemon {
     /// [`DaemonError::Socket`] if a socket cannot be made.
     pub fn new(config: &DaemonConfig, signals: Option<SignalFd>) -> Result<Self, DaemonError> {
         let listener = Listener::bind(&config.socket_path)?;
-        let control = ControlServer::new(Listener::bind(&config.control_path)?);
+        let control = Listener::bind(&config.control_path)?;
         Ok(Self {
             features: config.features,
             whole_messages: config.whole_messages,
             listener,
-            control,
+            control: ControlServer::new(control, config.test_commands),
             signals,
             session: Session::new(config.features),
             frontend: None,
@@ -360,6 +363,10 @@ impl Control for Session {
         let device = self.device();
         let ranges = device.queues.balloon.held().ranges(from).take(limit);
         ranges.collect()
+    }
+
+    fn leave_unserved(&mut self, roles: Vec<Role>) {
+        self.device().queues.leave_unserved(roles);
     }
 }
 

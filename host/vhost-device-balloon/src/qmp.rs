@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::control::Control;
 use crate::properties;
 use crate::properties::PropertyError;
+use crate::role::Role;
 
 /// Longest command accepted, in bytes.
 pub const MAX_COMMAND_SIZE: usize = 64 * 1024;
@@ -92,6 +93,8 @@ impl Output {
 /// One client's state.
 #[derive(Debug, Default)]
 pub struct Session {
+    /// The client may use the commands for tests.
+    test_commands: bool,
     input: Vec<u8>,
     negotiated: bool,
     /// Input up to the next line end belongs to a command that was already refused.
@@ -99,6 +102,14 @@ pub struct Session {
 }
 
 impl Session {
+    /// A client that has said nothing yet, and may use the commands for tests or not.
+    pub fn new(test_commands: bool) -> Self {
+        Self {
+            test_commands,
+            ..Self::default()
+        }
+    }
+
     /// The first thing the server says.
     pub fn greeting() -> Vec<u8> {
         let mut output = Output::default();
@@ -189,7 +200,7 @@ impl Session {
                 QmpError::generic("QMP input member 'arguments' must be an object")
             })?,
         };
-        let known = COMMANDS.iter().find(|(name, _)| *name == command);
+        let known = self.commands().find(|(name, _)| *name == command);
         match (command, self.negotiated) {
             ("qmp_capabilities", true) => {
                 return Err(QmpError::not_found(
@@ -216,8 +227,8 @@ impl Session {
                 Ok(json!({"actual": actual}))
             }
             "query-balloon-counters" => Ok(json!(control.counters())),
-            "query-commands" => Ok(COMMANDS
-                .iter()
+            "query-commands" => Ok(self
+                .commands()
                 .map(|(name, _)| json!({"name": name}))
                 .collect()),
             "query-version" => Ok(version()),
@@ -235,9 +246,16 @@ impl Session {
                 output.quit = true;
                 Ok(json!({}))
             }
+            "x-leave-unserved" => leave_unserved(arguments, control),
             "x-query-held" => query_held(arguments, control),
-            _ => unreachable!("COMMANDS has no other"),
+            _ => unreachable!("there is no other"),
         }
+    }
+
+    /// The commands that the client may use.
+    fn commands(&self) -> impl Iterator<Item = &'static Command> {
+        let for_tests = self.test_commands.then_some(&TEST_COMMANDS);
+        COMMANDS.iter().chain(for_tests.into_iter().flatten())
     }
 
     fn negotiate(&mut self, arguments: &Map<String, Value>) -> Result<Value, QmpError> {
@@ -251,8 +269,11 @@ impl Session {
     }
 }
 
-/// The commands, each with the arguments it takes.
-const COMMANDS: [(&str, &[&str]); 10] = [
+/// A command's name and the arguments it takes.
+type Command = (&'static str, &'static [&'static str]);
+
+/// The commands for everybody.
+const COMMANDS: [Command; 10] = [
     ("balloon", &["value"]),
     ("qmp_capabilities", &["enable"]),
     ("qom-get", &["path", "property"]),
@@ -264,6 +285,9 @@ const COMMANDS: [(&str, &[&str]); 10] = [
     ("quit", &[]),
     ("x-query-held", &["start_pfn"]),
 ];
+
+/// Those that would do harm outside of a test.
+const TEST_COMMANDS: [Command; 1] = [("x-leave-unserved", &["queues"])];
 
 fn balloon(arguments: &Map<String, Value>, control: &mut dyn Control) -> Result<Value, QmpError> {
     let value = required(arguments, "value")?
@@ -280,6 +304,22 @@ fn balloon(arguments: &Map<String, Value>, control: &mut dyn Control) -> Result<
             .ok_or_else(QmpError::not_active),
         _ => Err(QmpError::generic("Parameter 'target' expects a size")),
     }
+}
+
+fn leave_unserved(
+    arguments: &Map<String, Value>,
+    control: &mut dyn Control,
+) -> Result<Value, QmpError> {
+    let names = required(arguments, "queues")?
+        .as_array()
+        .ok_or_else(|| QmpError::wrong_type("queues", "array"))?;
+    let role = |name: &Value| {
+        let unknown = || format!("Parameter 'queues' does not accept value {name}");
+        let role = name.as_str().and_then(Role::named);
+        role.ok_or_else(|| QmpError::generic(unknown()))
+    };
+    control.leave_unserved(names.iter().map(role).collect::<Result<_, _>>()?);
+    Ok(json!({}))
 }
 
 fn query_held(arguments: &Map<String, Value>, control: &dyn Control) -> Result<Value, QmpError> {

@@ -9,6 +9,7 @@ struct Fake {
     bytes: Option<u64>,
     interval: u32,
     held: Vec<PageRange>,
+    unserved: Vec<Role>,
 }
 
 impl Control for Fake {
@@ -46,6 +47,10 @@ impl Control for Fake {
             .take(limit)
             .collect()
     }
+
+    fn leave_unserved(&mut self, roles: Vec<Role>) {
+        self.unserved = roles;
+    }
 }
 
 fn guest() -> Fake {
@@ -53,6 +58,7 @@ fn guest() -> Fake {
         bytes: Some(1 << 30),
         interval: 0,
         held: Vec::new(),
+        unserved: Vec::new(),
     }
 }
 
@@ -65,10 +71,16 @@ fn replies(output: &Output) -> Vec<Value> {
 
 /// The one reply to one command of a client that has negotiated.
 fn ask(control: &mut Fake, command: &str) -> Value {
-    let mut session = Session {
-        negotiated: true,
-        ..Session::default()
-    };
+    ask_in(Session::default(), control, command)
+}
+
+/// The same of a client that may use the commands for tests.
+fn ask_in_test(control: &mut Fake, command: &str) -> Value {
+    ask_in(Session::new(true), control, command)
+}
+
+fn ask_in(mut session: Session, control: &mut Fake, command: &str) -> Value {
+    session.negotiated = true;
     let replies = replies(&session.feed(command.as_bytes(), control));
     assert_eq!(replies.len(), 1, "{replies:?}");
     replies[0].clone()
@@ -318,6 +330,64 @@ fn commands_are_listed_and_all_of_them_exist() {
         let reply = ask(&mut guest(), &json!({"execute": name}).to_string());
         assert_ne!(reply["error"]["class"], "CommandNotFound", "{name}");
     }
+}
+
+#[test]
+fn commands_for_tests_exist_in_tests_alone() {
+    let names = |reply: Value| {
+        let commands = reply["return"].as_array().unwrap().clone();
+        commands.into_iter().map(|command| command["name"].clone())
+    };
+    let list = r#"{"execute": "query-commands"}"#;
+    let usual = names(ask(&mut guest(), list));
+    let in_test = names(ask_in_test(&mut guest(), list));
+    assert!(in_test.eq(usual.chain([json!("x-leave-unserved")])));
+
+    let mut control = guest();
+    let command = r#"{"execute": "x-leave-unserved", "arguments": {"queues": ["inflate"]}}"#;
+    assert_eq!(
+        ask(&mut control, command),
+        error(
+            "CommandNotFound",
+            "The command x-leave-unserved has not been found"
+        )
+    );
+    assert_eq!(control.unserved, []);
+    assert_eq!(ask_in_test(&mut control, command), json!({"return": {}}));
+    assert_eq!(control.unserved, [Role::Inflate]);
+}
+
+#[test]
+fn queues_to_leave_unserved_are_named() {
+    let mut control = guest();
+    let mut leave = |arguments: Value| {
+        let command = json!({"execute": "x-leave-unserved", "arguments": arguments});
+        ask_in_test(&mut control, &command.to_string())
+    };
+    let all = json!({"queues": ["deflate", "stats", "reporting"]});
+    assert_eq!(leave(all), json!({"return": {}}));
+    for (arguments, desc) in [
+        (json!({}), "Parameter 'queues' is missing"),
+        (
+            json!({"queues": "inflate"}),
+            "Invalid parameter type for 'queues', expected: array",
+        ),
+        (
+            json!({"queues": ["inflate", "hinting"]}),
+            "Parameter 'queues' does not accept value \"hinting\"",
+        ),
+        (
+            json!({"queues": [0]}),
+            "Parameter 'queues' does not accept value 0",
+        ),
+    ] {
+        assert_eq!(leave(arguments), error("GenericError", desc));
+    }
+    let roles = [Role::Deflate, Role::Statistics, Role::Reporting];
+    assert_eq!(control.unserved, roles, "what is refused changes nothing");
+    let none = r#"{"execute": "x-leave-unserved", "arguments": {"queues": []}}"#;
+    assert_eq!(ask_in_test(&mut control, none), json!({"return": {}}));
+    assert_eq!(control.unserved, []);
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub struct Queues {
     memory: GuestMemoryMmap,
     rings: [Vring; NUM_QUEUES],
     under_way: Option<UnderWay>,
+    /// What is left unserved, so that a test can see what the driver does about it.
+    unserved: Vec<Role>,
     /// The bytes of the last message, kept for its memory.
     message: Vec<u8>,
 }
@@ -80,9 +82,24 @@ impl Queues {
         self.rings.iter().any(Vring::is_running)
     }
 
-    /// The queues that are served now, each with its notification descriptor.
+    /// The queues that can be notified now, each with its notification descriptor.
     pub fn kicks(&self) -> impl Iterator<Item = (usize, &File)> {
-        served(self.features).filter_map(|queue| Some((queue, self.rings[queue].kick()?)))
+        Role::offered()
+            .filter_map(|role| role.queue(self.features))
+            .filter_map(|queue| Some((queue, self.rings[queue].kick()?)))
+    }
+
+    /// Takes no more messages of these roles, and of all others. One that is under way is finished.
+    pub fn leave_unserved(&mut self, roles: Vec<Role>) {
+        self.unserved = roles;
+    }
+
+    /// The queue for `role`, if it is there and served.
+    fn served(&self, role: Role) -> Option<usize> {
+        if self.unserved.contains(&role) {
+            return None;
+        }
+        role.queue(self.features)
     }
 
     /// Takes the notifications of queue `index`.
@@ -122,7 +139,7 @@ impl Queues {
 
     /// Takes one message of the queue for `role`; returns whether there was one.
     fn take_pages(&mut self, role: Role, budget: &mut Budget) -> bool {
-        let Some(queue) = role.queue(self.features) else {
+        let Some(queue) = self.served(role) else {
             return false;
         };
         let ring = &mut self.rings[queue];
@@ -208,7 +225,7 @@ impl Queues {
     /// Takes the guest's statistics, if there are any. The buffer is given back to ask for newer
     /// ones; returns whether there was one.
     fn take_statistics(&mut self, budget: &mut Budget) -> bool {
-        let Some(queue) = Role::Statistics.queue(self.features) else {
+        let Some(queue) = self.served(Role::Statistics) else {
             return false;
         };
         let bytes = &mut self.message;
@@ -227,7 +244,7 @@ impl Queues {
         if !self.collector.polling.take_due(now) {
             return;
         }
-        match Role::Statistics.queue(self.features) {
+        match self.served(Role::Statistics) {
             Some(queue) if self.rings[queue].is_usable() && self.rings[queue].has_taken() => {
                 self.collector.count_request();
                 self.give_back(queue);
@@ -245,7 +262,10 @@ impl Queues {
     /// Asks the driver to notify; returns whether there is a message already.
     fn enable_notifications(&mut self) -> bool {
         let mut more = false;
-        for queue in served(self.features) {
+        for role in Role::offered() {
+            let Some(queue) = self.served(role) else {
+                continue;
+            };
             let ring = &mut self.rings[queue];
             more |= !ring.has_taken() && ring.enable_notification(&self.memory);
         }
@@ -257,16 +277,4 @@ impl Queues {
         self.balloon
             .counters(self.is_started(), self.collector.counters())
     }
-}
-
-/// The queues that are served under the negotiated `features`.
-fn served(features: u64) -> impl Iterator<Item = usize> {
-    [
-        Role::Inflate,
-        Role::Deflate,
-        Role::Statistics,
-        Role::Reporting,
-    ]
-    .into_iter()
-    .filter_map(move |role| role.queue(features))
 }

@@ -35,6 +35,17 @@ const ROLES: [(Role, u64); 5] = [
 ];
 
 impl Role {
+    /// All for which this device has a queue, if the driver wants it.
+    pub fn offered() -> impl Iterator<Item = Self> {
+        OFFERED.into_iter().map(|(_, role)| role)
+    }
+
+    /// The one among them that control clients call `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut offered = OFFERED.into_iter();
+        offered.find_map(|(known, role)| (known == name).then_some(role))
+    }
+
     /// What queue `index` is for under the negotiated `features`, if anything.
     pub fn of(index: usize, features: u64) -> Option<Self> {
         queues(features).nth(index)
@@ -45,6 +56,14 @@ impl Role {
         queues(features).position(|role| role == self)
     }
 }
+
+/// Those whose queues this device has, by the names that control clients use.
+const OFFERED: [(&str, Role); 4] = [
+    ("inflate", Role::Inflate),
+    ("deflate", Role::Deflate),
+    ("stats", Role::Statistics),
+    ("reporting", Role::Reporting),
+];
 
 fn queues(features: u64) -> impl Iterator<Item = Role> {
     ROLES
@@ -87,6 +106,17 @@ mod tests {
                     assert_eq!(role.queue(features), queue, "{features:#x} {role:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_the_device_has_can_be_named() {
+        let names = ["inflate", "deflate", "stats", "reporting"];
+        let named: Vec<Role> = names.into_iter().filter_map(Role::named).collect();
+        assert_eq!(named, [Inflate, Deflate, Statistics, Reporting]);
+        assert!(Role::offered().eq(named));
+        for unknown in ["hinting", "Inflate", ""] {
+            assert_eq!(Role::named(unknown), None);
         }
     }
 }

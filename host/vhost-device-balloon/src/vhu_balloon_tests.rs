@@ -243,6 +243,60 @@ fn a_message_under_way_waits_for_its_queue() {
 }
 
 #[test]
+fn a_queue_that_is_left_unserved_keeps_its_messages_and_nobody_busy() {
+    let mut driver = Driver::new();
+    for (role, used) in [(Role::Inflate, [0, 1]), (Role::Deflate, [2, 1])] {
+        driver.device.queues.leave_unserved(vec![role]);
+        driver.post(INFLATE, &[2]);
+        driver.post(DEFLATE, &[1]);
+        assert!(!driver.device.queues.serve(), "there is nothing to do");
+        assert_eq!(driver.used(), used, "{role:?}");
+    }
+    driver.device.queues.leave_unserved(Vec::new());
+    assert!(!driver.device.queues.serve());
+    assert_eq!(driver.used(), [2, 2]);
+}
+
+#[test]
+fn a_message_under_way_is_finished_though_its_queue_is_left_unserved() {
+    let mut driver = Driver::new();
+    driver.post(INFLATE, &many());
+    assert!(driver.device.queues.serve());
+    driver.device.queues.leave_unserved(vec![Role::Inflate]);
+    driver.post(INFLATE, &[2]);
+    driver.post(DEFLATE, &[1]);
+    while driver.device.queues.serve() {}
+    assert_eq!((driver.calls(), driver.used()), (MANY, [1, 1]));
+}
+
+#[test]
+fn statistics_that_are_left_unserved_are_neither_taken_nor_asked_for() {
+    let mut driver = Driver::new();
+    let now = Instant::now();
+    let counted = |driver: &Driver| {
+        let statistics = driver.device.queues.counters().statistics;
+        (statistics.updates, statistics.requests)
+    };
+    driver.post_bytes(STATISTICS, &[0; 10]);
+    driver.device.queues.leave_unserved(vec![Role::Statistics]);
+    assert!(!driver.device.queues.serve());
+    assert_eq!(counted(&driver), (0, 0));
+    driver.device.queues.leave_unserved(Vec::new());
+    assert!(!driver.device.queues.serve());
+    assert_eq!(counted(&driver), (1, 0));
+    // Now the device has the buffer, and keeps it.
+    driver.device.queues.leave_unserved(vec![Role::Statistics]);
+    let polling = &mut driver.device.queues.collector.polling;
+    polling.set_interval(5, now);
+    driver.device.queues.poll_statistics(now);
+    assert_eq!(counted(&driver), (1, 0));
+    driver.device.queues.leave_unserved(Vec::new());
+    let later = now + Duration::from_secs(5);
+    driver.device.queues.poll_statistics(later);
+    assert_eq!(counted(&driver), (1, 1));
+}
+
+#[test]
 fn a_second_buffer_for_statistics_keeps_nobody_busy() {
     let mut driver = Driver::new();
     for _ in 0..2 {

@@ -7,6 +7,7 @@ mod guest;
 mod reporting;
 mod running;
 mod statistics;
+mod unserved;
 
 use std::io::Write;
 use std::thread;

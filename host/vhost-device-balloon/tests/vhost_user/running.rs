@@ -36,21 +36,28 @@ impl Running {
     }
 
     pub fn offering(features: u64) -> Self {
-        Self::start(features, false)
+        Self::start(features, |_| {})
     }
 
     pub fn with_whole_messages() -> Self {
-        Self::start(feature(VIRTIO_BALLOON_F_PAGE_BITMAP), true)
+        let features = feature(VIRTIO_BALLOON_F_PAGE_BITMAP);
+        Self::start(features, |config| config.whole_messages = true)
     }
 
-    fn start(features: u64, whole_messages: bool) -> Self {
+    pub fn with_test_commands(features: u64) -> Self {
+        Self::start(features, |config| config.test_commands = true)
+    }
+
+    fn start(features: u64, change: impl FnOnce(&mut DaemonConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = DaemonConfig {
+        let mut config = DaemonConfig {
             socket_path: dir.path().join("socket"),
             control_path: dir.path().join("control"),
             features: BASE_FEATURES | features,
-            whole_messages,
+            whole_messages: false,
+            test_commands: false,
         };
+        change(&mut config);
         let mut daemon = Daemon::new(&config, None).unwrap();
         let thread = thread::spawn(move || daemon.run().unwrap());
         Self {
@@ -157,6 +164,10 @@ impl Client {
 
     pub fn held(&mut self) -> Value {
         self.command("x-query-held", json!({}))["ranges"].clone()
+    }
+
+    pub fn leave_unserved(&mut self, queues: &[&str]) {
+        self.command("x-leave-unserved", json!({"queues": queues}));
     }
 
     pub fn stats(&mut self) -> Value {
