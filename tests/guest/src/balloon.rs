@@ -48,6 +48,8 @@ pub struct Features {
     pub free_page_hint: bool,
     /// PAGE_POISON.
     pub page_poison: bool,
+    /// And to the trial, what [`crate::vm::Vm::leave_unserved`] takes. Only the daemon has that.
+    pub test_commands: bool,
 }
 
 impl Features {
@@ -59,8 +61,9 @@ impl Features {
         free_page_reporting: false,
         free_page_hint: false,
         page_poison: true,
+        test_commands: false,
     };
-    /// All there is.
+    /// All there is for a guest.
     pub const ALL: Self = Self {
         page_bitmap: true,
         must_tell_host: true,
@@ -68,6 +71,7 @@ impl Features {
         free_page_reporting: true,
         free_page_hint: true,
         page_poison: true,
+        test_commands: false,
     };
 }
 
@@ -175,6 +179,7 @@ impl Daemon {
             (features.deflate_on_oom, "--deflate-on-oom"),
             (features.free_page_reporting, "--free-page-reporting"),
             (features.page_poison, "--page-poison"),
+            (features.test_commands, "--test-commands"),
         ] {
             if offered {
                 command.arg(option);

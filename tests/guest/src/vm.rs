@@ -468,6 +468,16 @@ impl Vm {
             .execute("query-balloon-counters", Value::Null)
     }
 
+    /// Has the daemon take no more messages from these queues, `inflate`, `deflate`, `stats` and
+    /// `reporting`, and serve all others. The device must have [`test_commands`].
+    ///
+    /// [`test_commands`]: crate::balloon::Features::test_commands
+    pub fn leave_unserved(&mut self, queues: &[&str]) -> Result<()> {
+        self.balloon()
+            .execute("x-leave-unserved", json!({ "queues": queues }))
+            .map(|_| ())
+    }
+
     /// Brings the device while the guest runs.
     pub fn plug(&mut self) -> Result<()> {
         if let Some(daemon) = &self.daemon {

@@ -16,8 +16,8 @@ use guest_tests::vm::{Driver, Setup, Wire};
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::{
     floor, fragmented, hibernation, hinting, hot_unplug, hotplug, interrupts, kexec, lifecycle,
-    memory_map, migration, observation, oom, parameters, reclaim, reload, reporting, statistics,
-    stress, targets, transfer, two_devices, wakeup,
+    memory_map, migration, observation, oom, parameters, reclaim, reload, reporting, silence,
+    statistics, stress, targets, transfer, two_devices, wakeup,
 };
 
 /// Boots a guest, proves something, and ends with [`guest_tests::vm::Vm::finish`].
@@ -58,6 +58,9 @@ const DAEMON: &[(&str, Scenario)] = &[
     ("wide_span", memory_map::wide_span),
     ("movable_memory", memory_map::movable_memory),
 ];
+
+/// A device that does not answer, which only the daemon can be. How messages look does not matter.
+const SILENCE: &[(&str, Scenario)] = &[("silence", silence::silence)];
 
 /// The heart of it, for configurations that differ from another in one thing.
 const CORE: &[(&str, Scenario)] = &[
@@ -216,7 +219,7 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
         ours,
         Device::daemon(true),
         bitmaps,
-        &[EVERYWHERE, MODULE, DAEMON, COMMON, OURS, TWO],
+        &[EVERYWHERE, MODULE, DAEMON, SILENCE, COMMON, OURS, TWO],
     );
     add(
         "bitmap_must_tell_host",

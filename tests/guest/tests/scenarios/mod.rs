@@ -17,6 +17,7 @@ pub mod parameters;
 pub mod reclaim;
 pub mod reload;
 pub mod reporting;
+pub mod silence;
 pub mod statistics;
 pub mod stress;
 pub mod targets;
