@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0
+# SPDX-License-Identifier: GPL-2.0-only
 # The commands of this project. What they need they install and prepare; see README.md.
 
 MAKEFLAGS += --no-print-directory

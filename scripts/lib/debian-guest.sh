@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # Debian guests as trees of files: without and with what README.md says a guest needs for the driver, ready to be
 # copied and made disks of.

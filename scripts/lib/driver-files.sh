@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
 # The driver: what a kernel's build takes of this repository, and DKMS and a kernel's source are given.
 

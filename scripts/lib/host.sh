@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # What the machine itself must have: a supported system, a few packages, the right to make namespaces, room.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
 # What 'make install' leaves in a guest, and what it and 'make uninstall' have in common.
 

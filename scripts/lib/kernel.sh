@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
 # The guest's kernel, of one series: Debian's image and modules, and its source prepared for the build of modules.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # Where Debian packages come from: the mirror and the proxies that this machine's own apt uses.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
 # Kernels of our own, for tests: small ones with the driver in their tree, of the distribution's source with the
 # patches in patches/linux (but for the one that these are measured against), and of the configurations in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
 # All that a guest with this driver and this device needs, built where it is missing or older than its source.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2034 # used by the sourcing script
 # QEMU with the patches in host/qemu: the stable release's, built in a root of its own, so that only who wants
 # this QEMU pays for what its build takes.

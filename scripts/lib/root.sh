@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # The root: a Debian tree with the tools of all builds and QEMU. All else is built in it.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * The page allocator alone: takes memory as the balloon does, and gives it back. The kernel's log tells how long
  * either took; the module does nothing else.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The floor in the guest: what the page allocator takes for the same memory.
 
 use std::path::Path;

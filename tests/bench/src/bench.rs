@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Goes through the plan, and keeps what comes of it.
 
 use std::cell::Cell;

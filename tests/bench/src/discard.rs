@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The floor in the host: discarding the pages of a balloon with no guest, no device and no balloon.
 
 use std::ffi::c_void;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What a record comes to: medians, per GiB and per page.
 
 use guest_tests::{MIB, PAGE_SIZE};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Instructions of the guest's kernel, counted by a plugin of QEMU's emulation.
 
 use std::cmp::Reverse;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The machine that it is all measured on.
 
 use std::fs;

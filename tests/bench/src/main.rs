@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! `make bench`: the driver beside its peers and above its floors, in one table, one picture and one file with
 //! every figure.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A booted guest whose memory can be taken and given back, in one way or another.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The picture: time per GiB of all subjects, beside the floors.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What is measured: subjects, guests, and in which order.
 
 use clap::ValueEnum;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What is to be reached, and whether it is.
 
 use guest_tests::vm::Driver;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! All that was measured, as it is kept in JSON.
 
 use std::fs;

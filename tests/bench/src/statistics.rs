@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Medians and spreads of few figures.
 
 /// What is left of the runs of one figure.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Tables for a person to read.
 
 use comfy_table::{presets, CellAlignment, Table};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! How long it takes, what goes over the wire, and what the host's memory does meanwhile.
 
 use std::path::Path;

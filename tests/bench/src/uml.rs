@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Native speed: User-mode Linux with the same driver and the same device. The guest is idle, so that the device has
 //! nothing to discard but what the guest's kernel zeroes.
 

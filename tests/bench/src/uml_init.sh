@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # First process of User-mode Linux: has the driver that the command line names serve the balloon, and tells how
 # many pages are in it, as the kernel counts them, once a second.
 busybox=/bin/busybox

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Who executes a guest's instructions.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Judgement of a guest's kernel log: silence, a warning or a trace is a failure.
 
 use std::fs;

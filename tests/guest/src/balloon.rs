@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Balloon devices: QEMU's own and the daemon's.
 
 use std::fs;

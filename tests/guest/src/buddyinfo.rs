@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! How the guest's free memory lies: `/proc/buddyinfo`.
 
 use std::ops::RangeBounds;

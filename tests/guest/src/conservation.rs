@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Conservation: no page of a balloon is lost, or counted twice, by anybody.
 
 use std::time::Duration;

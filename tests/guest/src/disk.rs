@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A Debian system on a disk: root is the whole disk, an ext4 file system, and `/boot` has the kernels.
 
 use std::fs;

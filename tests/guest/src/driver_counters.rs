@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What the project's driver shows in debugfs.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Where the prepared kernel, modules, QEMU and daemon are: the `VBB_*` variables that the Makefile
 //! exports.
 

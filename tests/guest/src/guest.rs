@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The agent inside the guest, called from the host.
 
 use std::os::unix::net::UnixStream;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What a guest's RAM costs the host.
 
 use std::fs::{self, File};

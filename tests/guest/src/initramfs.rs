@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The guest's root: busybox, the agent and the modules under test, as a newc cpio archive.
 
 use std::fs;

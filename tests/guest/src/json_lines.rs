@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! One JSON document a line over a Unix socket, with a deadline on every read: what QMP and the
 //! agent's protocol have in common.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! KVM where a guest lives under it, software emulation otherwise.
 
 use std::env;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The guest under QEMU: how the tests and the demonstration boot a stock kernel with a balloon,
 //! speak to it, and judge it.
 //!

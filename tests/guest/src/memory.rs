@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The guest's account of its memory, from /proc/meminfo, /proc/vmstat and /proc/zoneinfo.
 
 use anyhow::{Context, Result};

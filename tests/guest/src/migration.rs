@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A live migration of a guest to a second QEMU, by way of a file.
 
 use std::path::Path;

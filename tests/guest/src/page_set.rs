@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Sets of page numbers, as ranges.
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Child processes that never outlive the trial that started them.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What the harness and the agent in the guest say to each other over a virtio-serial port: one
 //! JSON document a line, an answer for each request.
 

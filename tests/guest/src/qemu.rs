@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A QEMU process: machine, monitor, console log and the agent's port.
 
 use std::fs;

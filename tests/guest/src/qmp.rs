@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A QMP client for QEMU and for the balloon daemon, whose control socket speaks the same protocol.
 
 use std::collections::VecDeque;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What a balloon is for: the host's memory falls by what it holds, and the guest's data is intact.
 
 use anyhow::{ensure, Context, Result};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A guest with a balloon, and what must be true of the two together.
 
 use std::path::{Path, PathBuf};

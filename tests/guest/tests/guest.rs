@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The guest tests: each scenario against each pair of driver and device is a trial of its own,
 //! named `CONFIGURATION::SCENARIO`, with its logs under `build/guest-tests/CONFIGURATION/SCENARIO`.
 

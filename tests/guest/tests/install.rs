@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Debian guests with systemd in which the driver was installed as README.md says: what drives the
 //! balloon after a boot, with no help from here. `make check-install` makes the disks, and the trials
 //! use them up; without disks they are left out.

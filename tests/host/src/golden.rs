@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Bytes that were worked out by hand from the format and the 2016 driver's algorithm.
 

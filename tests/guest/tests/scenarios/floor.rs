@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The memory that the balloon leaves to the guest.
 
 use std::path::Path;

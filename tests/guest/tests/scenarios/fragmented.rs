@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A guest whose free memory lies in single pages.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The guest is saved to a disk, and goes on from there in another machine.
 
 use std::fs::{self, File};

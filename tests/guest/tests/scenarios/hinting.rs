@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Free page hinting: a migration leaves out what the guest does not use.
 
 use std::fs;

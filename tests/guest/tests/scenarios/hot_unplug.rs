@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Memory that goes offline while a balloon has blocks in it.
 
 use std::path::Path;

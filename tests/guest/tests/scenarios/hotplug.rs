@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The device comes and goes while the guest runs.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The acknowledgement comes to another processor than the one that waits for it.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A new kernel takes over without a reset of the machine.
 
 use std::fs::{self, File};

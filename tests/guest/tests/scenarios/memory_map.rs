@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! RAM that is not one piece from 0 up.
 
 use std::path::Path;

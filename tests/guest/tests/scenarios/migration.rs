@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A live migration of a guest with a balloon.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What is proved of a guest, one idea a file.
 
 pub mod floor;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What the driver lets one see of what it does.
 
 use std::path::Path;

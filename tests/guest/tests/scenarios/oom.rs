@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A guest that runs out of memory while a balloon has some.
 
 use std::path::Path;

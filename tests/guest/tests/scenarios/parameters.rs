@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The driver's parameters, which can be changed while it runs.
 
 use std::path::Path;

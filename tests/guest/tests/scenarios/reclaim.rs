@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The host gets the balloon's memory, and nothing else of the guest's.
 
 use std::path::Path;

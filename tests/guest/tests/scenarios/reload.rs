@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The driver goes and comes again.
 
 use std::path::Path;

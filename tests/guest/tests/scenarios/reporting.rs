@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Free page reporting, and the poison that it has to leave in free pages.
 
 use std::path::Path;

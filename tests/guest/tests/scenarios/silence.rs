@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The device leaves a queue unserved.
 
 use std::path::Path;

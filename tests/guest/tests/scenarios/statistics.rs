@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What the guest tells of its memory.
 
 use std::collections::BTreeMap;

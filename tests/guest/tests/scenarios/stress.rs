@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Targets that change all the time while the driver comes and goes and the guest is paused.
 
 use std::env;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The balloon reaches each target to the page, and MemTotal follows.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The driver's tracepoints.
 
 use anyhow::{Context, Result};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What happens in the middle of an inflation or deflation.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Two balloons in one guest: the daemon's and QEMU's.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Events that keep the guest awake.
 
 use std::path::Path;

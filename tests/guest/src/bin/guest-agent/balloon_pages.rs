@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The pages of all balloons, as the kernel marks them: `KPF_OFFLINE` in /proc/kpageflags.
 
 use std::fs::File;

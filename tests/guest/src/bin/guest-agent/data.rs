@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Files whose every byte is known: pseudo-random data that follows from a seed.
 
 use std::fs::File;

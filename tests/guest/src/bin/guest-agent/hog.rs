@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A process that wants memory, and may be killed for it: the agent itself, started once more.
 
 use std::io::{self, BufRead, BufReader, Read};

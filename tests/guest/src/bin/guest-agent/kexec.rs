@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! A kernel that starts from within another, with no reset of the machine in between.
 
 use std::ffi::CString;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The guest's first process: does what the harness asks for over a virtio-serial port.
 //!
 //! It is process 1, so the OOM killer spares it and the kernel panics should it ever end. What it

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Anonymous memory.
 
 use std::ffi::c_void;

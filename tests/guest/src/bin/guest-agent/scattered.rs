@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Memory that is held so that the rest of memory lies in single pages.
 
 use anyhow::Result;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! The demonstration: a stock guest gives most of its memory back to the host and takes it again,
 //! told by PFN arrays and then by page bitmaps.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! What the demonstration measured, as a table.
 
 use std::time::Duration;
