@@ -11,6 +11,7 @@
 pub mod accelerator;
 pub mod audit;
 pub mod balloon;
+pub mod boots;
 pub mod buddyinfo;
 mod conservation;
 pub mod disk;

@@ -40,8 +40,6 @@ pub struct Machine {
     pub native: bool,
     /// More arguments for QEMU.
     pub devices: Vec<String>,
-    /// A reset starts the guest again; otherwise it ends QEMU.
-    pub resets: bool,
     /// The guest was migrated to this file.
     pub incoming: Option<PathBuf>,
     /// The system to boot; without one, the stock kernel with the agent as its first process.
@@ -70,7 +68,6 @@ impl Default for Machine {
             command_line: String::new(),
             native: false,
             devices: Vec::new(),
-            resets: false,
             incoming: None,
             disk: None,
             goes_on: false,
@@ -127,14 +124,7 @@ impl Qemu {
             .args(accelerator.arguments())
             .args(["-machine", "q35,memory-backend=ram", "-smp", "2"])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args([
-                "-action",
-                if machine.resets {
-                    "reboot=reset"
-                } else {
-                    "reboot=shutdown"
-                },
-            ])
+            .args(["-action", "reboot=shutdown"])
             .args(memory_arguments(machine, kernel_share(machine)?))
             .args([
                 "-chardev".into(),
@@ -229,6 +219,14 @@ impl Qemu {
         let sizes = self.qmp.execute("query-memory-size-summary", Value::Null)?;
         let bytes = |name: &str| sizes[name].as_u64().unwrap_or(0);
         Ok(bytes("base-memory") + bytes("plugged-memory"))
+    }
+
+    /// Whether a reset starts the guest again; otherwise it ends QEMU, as it does at first.
+    pub fn allow_resets(&mut self, allow: bool) -> Result<()> {
+        let action = if allow { "reset" } else { "shutdown" };
+        self.qmp
+            .execute("set-action", json!({ "reboot": action }))
+            .map(|_| ())
     }
 
     /// Plugs a device into a running guest.

@@ -18,7 +18,7 @@ use crate::memory::Memory;
 use crate::process::{wait_closely, wait_until};
 use crate::qemu::{Machine, Qemu};
 use crate::qmp::Qmp;
-use crate::{environment, initramfs, MIB, PAGE_SIZE};
+use crate::{boots, environment, initramfs, MIB, PAGE_SIZE};
 
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a guest may fail to boot in a row, less one.
@@ -114,7 +114,8 @@ pub struct Setup {
     pub plugged: bool,
 }
 
-/// A booted guest. Dropping it ends everything; [`Vm::finish`] judges it first.
+/// A booted guest. Dropping it ends everything; [`Vm::finish`] judges it first, and [`Vm::rest`] keeps it
+/// for another purpose.
 pub struct Vm {
     pub guest: Guest,
     pub qemu: Qemu,
@@ -134,6 +135,8 @@ pub struct Vm {
     oom_kills: usize,
     /// Pages in the balloon are used, and not gone.
     keeps_total: bool,
+    /// It has slept since it was started.
+    slept: bool,
 }
 
 impl Vm {
@@ -183,6 +186,7 @@ impl Vm {
             probes: 0,
             oom_kills: 0,
             keeps_total: false,
+            slept: false,
         };
         vm.count_boot();
         Ok(vm)
@@ -201,9 +205,26 @@ impl Vm {
         }
     }
 
+    /// What it was booted with.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
     /// The driver under test.
     pub fn driver(&self) -> Driver {
         self.setup.driver
+    }
+
+    /// Where all logs go.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Writes a line to the guest's log.
+    pub fn note(&mut self, words: &str) -> Result<()> {
+        self.guest
+            .shell(&format!("echo {words} > /dev/kmsg"))
+            .map(|_| ())
     }
 
     /// Loads the driver and checks what it says at probe.
@@ -282,6 +303,11 @@ impl Vm {
     /// say so.
     pub fn count_oom_kill(&mut self) -> Result<()> {
         self.oom_kills += 1;
+        self.expect_oom_kills()
+    }
+
+    /// Checks that the guest has killed nobody but those that it was expected to.
+    pub fn expect_oom_kills(&mut self) -> Result<()> {
         let killed = self.guest.memory()?.oom_kill;
         ensure!(
             killed == self.oom_kills as u64,
@@ -504,8 +530,17 @@ impl Vm {
         Ok(())
     }
 
+    /// Resets the machine, which starts the guest again.
+    pub fn reset(&mut self) -> Result<()> {
+        self.qemu.allow_resets(true)?;
+        self.qemu
+            .qmp
+            .execute("system_reset", Value::Null)
+            .map(|_| ())
+    }
+
     /// Waits for the guest to come up again after a reset, with no driver loaded. One that hangs at its
-    /// clocks is reset again, as in `boot`.
+    /// clocks is reset again, as in `boot`. No more resets are expected then.
     pub fn await_reboot(&mut self) -> Result<()> {
         self.count_boot();
         let timeout = boot_timeout(&self.machine);
@@ -515,7 +550,8 @@ impl Vm {
             match greet(&mut self.guest, &self.qemu, self.boots, timeout) {
                 Ok(total) => {
                     self.total = total;
-                    return Ok(());
+                    self.slept = false;
+                    return self.qemu.allow_resets(false);
                 }
                 Err(error) if tries < BOOT_TRIES && trouble(&self.qemu.guest_log()?).is_empty() => {
                     eprintln!("boot {tries} after a reset failed: {error:#}");
@@ -543,7 +579,53 @@ impl Vm {
     pub fn finish(mut self) -> Result<()> {
         self.expect_conserved()?;
         self.expect_no_leaks()?;
+        self.restart_if_slept()?;
         self.power_off()?.map_or(Ok(()), Daemon::stop)
+    }
+
+    /// Judges a guest whose balloon is at rest as [`Self::finish`] does, and has it for another purpose:
+    /// without a driver, with an empty balloon and without files.
+    pub fn rest(&mut self) -> Result<()> {
+        self.expect_conserved()?;
+        self.expect_no_leaks()?;
+        self.expect_content_device()?;
+        if !self.features()?.is_empty() {
+            self.unload()?;
+        }
+        self.set_target(0)?;
+        self.poll_statistics(0)?;
+        self.expect_balloon(0)?;
+        self.guest.shell("rm -rf /tmp/*")?;
+        self.expect_clean_log()
+    }
+
+    /// Has the device ask for statistics each so many seconds, or no longer.
+    pub fn poll_statistics(&mut self, seconds: u64) -> Result<()> {
+        let interval = json!({
+            "path": format!("/machine/peripheral/{DEVICE_ID}"),
+            "property": "guest-stats-polling-interval",
+            "value": seconds,
+        });
+        self.balloon().execute("qom-set", interval).map(|_| ())
+    }
+
+    /// Has the guest sleep, and waits until it does.
+    pub fn sleep(&mut self, script: &str, timeout: Duration) -> Result<()> {
+        self.slept = true;
+        self.guest.send_shell(script)?;
+        wait_until(timeout, "the guest to sleep", || {
+            let status = self.qemu.qmp.execute("query-status", Value::Null)?;
+            Ok(status["status"] == "suspended")
+        })
+    }
+
+    /// QEMU does not power a guest off that has slept.
+    pub fn restart_if_slept(&mut self) -> Result<()> {
+        if self.slept {
+            self.reset()?;
+            self.await_reboot()?;
+        }
+        Ok(())
     }
 
     /// Powers the guest off in an orderly way, whatever the balloon does, and judges its log. The
@@ -560,6 +642,12 @@ impl Vm {
         if let Some(daemon) = &mut self.daemon {
             daemon.expect_alive()?;
         }
+        self.expect_clean_log()?;
+        Ok(self.daemon)
+    }
+
+    /// Checks that the guest's log has all that it must have so far, and no more.
+    fn expect_clean_log(&self) -> Result<()> {
         audit(&self.qemu.guest_log()?, self.boots, self.oom_kills)?;
         let lines = self.probe_lines()?;
         if self.setup.driver != Driver::Stock && lines.len() != self.probes {
@@ -568,7 +656,7 @@ impl Vm {
                 self.probes
             );
         }
-        Ok(self.daemon)
+        Ok(())
     }
 
     /// Has another QEMU go on with the guest, from the file that it was migrated to, or else from what
@@ -631,12 +719,14 @@ fn boot_timeout(machine: &Machine) -> Duration {
 /// Waits for a boot, which is the guest's `boots`th, to be done and in the log; returns its memory in
 /// pages. A driver that is built in may be moving some of it, which no two looks show in the same state.
 fn greet(guest: &mut Guest, qemu: &Qemu, boots: usize, timeout: Duration) -> Result<u64> {
+    let start = Instant::now();
     guest.wait_hello(timeout)?;
     wait_until(
         Duration::from_secs(20),
         "the guest's console to show its boot",
         || Ok(proofs_of_boot(&qemu.guest_log()?) == boots),
     )?;
+    boots::count(start);
     let mut total = 0;
     wait_until(TARGET_TIMEOUT, "two equal accounts of memory", || {
         let memory = guest.memory()?;

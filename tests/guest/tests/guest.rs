@@ -1,64 +1,72 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! The guest tests: each scenario against each pair of driver and device is a trial of its own,
-//! named `CONFIGURATION::SCENARIO`, with its logs under `build/guest-tests/CONFIGURATION/SCENARIO`.
+//! named `CONFIGURATION::SCENARIO`. Its logs are under `build/guest-tests/CONFIGURATION/SCENARIO`, or
+//! where those are of the scenario that booted the guest they share.
 
+mod groups;
 mod scenarios;
 
-use std::path::Path;
+use std::process::ExitCode;
 use std::thread::available_parallelism;
 
 use anyhow::Result;
-use guest_tests::audit::logs;
+use groups::Group;
+use groups::Scenario::{self, Alone, Last, Shared};
+use guest_tests::accelerator::Accelerator;
 use guest_tests::balloon::{Device, Features};
+use guest_tests::boots;
 use guest_tests::environment::{self, Kernel};
 use guest_tests::kvm::best_accelerator;
 use guest_tests::qemu::Machine;
 use guest_tests::vm::{Driver, Setup, Wire};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use scenarios::{
     floor, fragmented, hibernation, hinting, hot_unplug, hotplug, interrupts, kexec, lifecycle,
     memory_map, migration, observation, oom, parameters, reclaim, reload, reporting, silence,
     statistics, stress, targets, transfer, two_devices, wakeup,
 };
 
-/// Boots a guest, proves something, and ends with [`guest_tests::vm::Vm::finish`].
-type Scenario = fn(Setup, &Path) -> Result<()>;
-
 /// What every pair of driver and device must stand.
 const EVERYWHERE: &[(&str, Scenario)] = &[
-    ("targets", targets::targets),
-    ("reclaim", reclaim::reclaim),
-    ("fragmented", fragmented::fragmented),
-    ("compaction", fragmented::compaction),
-    ("rebind", reload::rebind),
-    ("retarget", transfer::retarget),
-    ("stop_cont", transfer::stop_cont),
-    ("hotplug", hotplug::hotplug),
-    ("reset", lifecycle::reset),
-    ("suspend", lifecycle::suspend),
-    ("hibernation", hibernation::hibernation),
-    ("kexec", kexec::kexec),
+    ("targets", Shared(targets::targets)),
+    ("reclaim", Alone(reclaim::reclaim)),
+    ("fragmented", Alone(fragmented::fragmented)),
+    ("compaction", Alone(fragmented::compaction)),
+    ("rebind", Shared(reload::rebind)),
+    ("retarget", Shared(transfer::retarget)),
+    ("stop_cont", Shared(transfer::stop_cont)),
+    ("hotplug", Alone(hotplug::hotplug)),
+    ("suspend", Shared(lifecycle::suspend)),
+    ("reset", Shared(lifecycle::reset)),
+    ("hibernation", Alone(hibernation::hibernation)),
+    ("kexec", Alone(kexec::kexec)),
     (
         "poweroff_while_inflating",
-        lifecycle::poweroff_while_inflating,
+        Last(lifecycle::poweroff_while_inflating),
     ),
 ];
 
 /// What a module must stand besides.
 const MODULE: &[(&str, Scenario)] = &[
-    ("reload", reload::reload),
-    ("rmmod_while_inflating", reload::rmmod_while_inflating),
+    ("reload", Shared(reload::reload)),
+    (
+        "rmmod_while_inflating",
+        Shared(reload::rmmod_while_inflating),
+    ),
 ];
 
 /// What only the daemon can show: it acknowledges at its own time, as QEMU's balloon never does.
 const DAEMON: &[(&str, Scenario)] = &[
-    ("interrupts_elsewhere", interrupts::interrupts_elsewhere),
-    ("next_guest", lifecycle::next_guest),
-    ("stress", stress::stress),
-    ("high_memory", memory_map::high_memory),
-    ("wide_span", memory_map::wide_span),
-    ("movable_memory", memory_map::movable_memory),
+    (
+        "interrupts_elsewhere",
+        Alone(interrupts::interrupts_elsewhere),
+    ),
+    ("next_guest", Alone(lifecycle::next_guest)),
+    ("stress", Alone(stress::stress)),
+    ("high_memory", Alone(memory_map::high_memory)),
+    ("wide_span", Alone(memory_map::wide_span)),
+    ("movable_memory", Alone(memory_map::movable_memory)),
 ];
 
 /// A device that does not answer, which only the daemon can be. How messages look does not matter.
@@ -66,127 +74,135 @@ const SILENCE: &[(&str, Scenario)] = &[("silence", silence::silence)];
 
 /// The heart of it, for configurations that differ from another in one thing.
 const CORE: &[(&str, Scenario)] = &[
-    ("targets", targets::targets),
-    ("reclaim", reclaim::reclaim),
-    ("reload", reload::reload),
+    ("targets", Shared(targets::targets)),
+    ("reclaim", Alone(reclaim::reclaim)),
+    ("reload", Shared(reload::reload)),
 ];
 
 /// What is not about the balloon's pages, and which both drivers do alike.
 const COMMON: &[(&str, Scenario)] = &[
-    ("oom_without_relief", oom::oom_without_relief),
-    ("wakeup", wakeup::wakeup),
+    ("oom_without_relief", Alone(oom::oom_without_relief)),
+    ("wakeup", Alone(wakeup::wakeup)),
 ];
 
 /// What only the project's driver shows.
 const OURS: &[(&str, Scenario)] = &[
-    ("observation", observation::observation),
-    ("bound", reclaim::bound),
-    ("hot_unplug", hot_unplug::hot_unplug),
+    ("observation", Alone(observation::observation)),
+    ("bound", Alone(reclaim::bound)),
+    ("hot_unplug", Alone(hot_unplug::hot_unplug)),
 ];
 
 /// What a device with all features is for.
 const PARITY: &[(&str, Scenario)] = &[
-    ("targets", targets::targets),
-    ("statistics", statistics::statistics),
-    ("oom", oom::oom),
-    ("oom_without_relief", oom::oom_without_relief),
-    ("parameters", parameters::parameters),
-    ("floor", floor::floor),
-    ("reporting", reporting::reporting),
-    ("poison", reporting::poison),
-    ("observation", observation::observation),
-    ("suspend", lifecycle::suspend),
-    ("reset", lifecycle::reset),
+    ("targets", Shared(targets::targets)),
+    ("statistics", Alone(statistics::statistics)),
+    ("oom", Alone(oom::oom)),
+    ("oom_without_relief", Alone(oom::oom_without_relief)),
+    ("parameters", Alone(parameters::parameters)),
+    ("floor", Alone(floor::floor)),
+    ("reporting", Alone(reporting::reporting)),
+    ("poison", Alone(reporting::poison)),
+    ("observation", Alone(observation::observation)),
+    ("suspend", Shared(lifecycle::suspend)),
+    ("reset", Shared(lifecycle::reset)),
 ];
 
 /// What only QEMU's device can do: the daemon's does not migrate.
-const MIGRATION: &[(&str, Scenario)] = &[("migration", migration::migration)];
+const MIGRATION: &[(&str, Scenario)] = &[("migration", Alone(migration::migration))];
 
 /// What QEMU's device does in a migration if it may.
 const HINTING: &[(&str, Scenario)] = &[
-    ("hinting", hinting::hinting),
-    ("hinting_under_pressure", hinting::hinting_under_pressure),
+    ("hinting", Alone(hinting::hinting)),
+    (
+        "hinting_under_pressure",
+        Alone(hinting::hinting_under_pressure),
+    ),
 ];
 
 /// What it is to run out of memory with either driver.
-const SURVIVAL: &[(&str, Scenario)] = &[("oom_survival", oom::oom_survival)];
+const SURVIVAL: &[(&str, Scenario)] = &[("oom_survival", Alone(oom::oom_survival))];
 
 /// What shows that QEMU reads page bitmaps as the daemon does.
 const NATIVE: &[(&str, Scenario)] = &[
-    ("targets", targets::targets),
-    ("reclaim", reclaim::reclaim),
-    ("fragmented", fragmented::fragmented),
-    ("compaction", fragmented::compaction),
-    ("reload", reload::reload),
-    ("retarget", transfer::retarget),
-    ("stop_cont", transfer::stop_cont),
-    ("reset", lifecycle::reset),
-    ("suspend", lifecycle::suspend),
-    ("bound", reclaim::bound),
+    ("targets", Shared(targets::targets)),
+    ("reclaim", Alone(reclaim::reclaim)),
+    ("fragmented", Alone(fragmented::fragmented)),
+    ("compaction", Alone(fragmented::compaction)),
+    ("reload", Shared(reload::reload)),
+    ("retarget", Shared(transfer::retarget)),
+    ("stop_cont", Shared(transfer::stop_cont)),
+    ("suspend", Shared(lifecycle::suspend)),
+    ("reset", Shared(lifecycle::reset)),
+    ("bound", Alone(reclaim::bound)),
 ];
 
 /// Two devices of different makers.
-const TWO: &[(&str, Scenario)] = &[("two_devices", two_devices::two_devices)];
+const TWO: &[(&str, Scenario)] = &[("two_devices", Alone(two_devices::two_devices))];
 
 /// What shows that pages move and come back, and migrate, and that the module can go.
 const MOVES: &[(&str, Scenario)] = &[
-    ("retarget", transfer::retarget),
-    ("compaction", fragmented::compaction),
-    ("reload", reload::reload),
+    ("retarget", Shared(transfer::retarget)),
+    ("compaction", Alone(fragmented::compaction)),
+    ("reload", Shared(reload::reload)),
 ];
 
 /// What shows what goes on beside.
 const BESIDE: &[(&str, Scenario)] = &[
-    ("statistics", statistics::statistics),
-    ("oom", oom::oom),
-    ("reporting", reporting::reporting),
-    ("observation", observation::observation),
+    ("statistics", Alone(statistics::statistics)),
+    ("oom", Alone(oom::oom)),
+    ("reporting", Alone(reporting::reporting)),
+    ("observation", Alone(observation::observation)),
 ];
 
 /// What goes differently with blocks of another size.
 const BLOCKS: &[(&str, Scenario)] = &[
-    ("targets", targets::targets),
-    ("fragmented", fragmented::fragmented),
-    ("retarget", transfer::retarget),
+    ("targets", Shared(targets::targets)),
+    ("fragmented", Alone(fragmented::fragmented)),
+    ("retarget", Shared(transfer::retarget)),
 ];
 
 /// What the size of blocks shows in, of what goes on beside.
 const PRESSURE: &[(&str, Scenario)] = &[
-    ("oom", oom::oom),
-    ("oom_without_relief", oom::oom_without_relief),
-    ("floor", floor::floor),
-    ("bound", reclaim::bound),
+    ("oom", Alone(oom::oom)),
+    ("oom_without_relief", Alone(oom::oom_without_relief)),
+    ("floor", Alone(floor::floor)),
+    ("bound", Alone(reclaim::bound)),
 ];
 
 /// Without memory for the first bitmap.
 const FAULTS: &[(&str, Scenario)] = &[
-    ("dropped_feature", reload::dropped_feature),
-    ("targets", targets::targets),
+    ("dropped_feature", Shared(reload::dropped_feature)),
+    ("targets", Shared(targets::targets)),
 ];
 
 /// Where one bitmap does not reach.
 const SPANS: &[(&str, Scenario)] = &[
-    ("high_memory", memory_map::high_memory),
-    ("wide_span", memory_map::wide_span),
+    ("high_memory", Alone(memory_map::high_memory)),
+    ("wide_span", Alone(memory_map::wide_span)),
 ];
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let kernel = environment::kernel_kind()?;
     let mut arguments = Arguments::from_args();
     // A guest has two processors, but seldom uses both.
     let processors = available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert(processors);
-    if !arguments.list {
-        println!("guests run under {}", best_accelerator());
+    if arguments.list {
+        return Ok(groups::run(arguments, configurations(kernel)).exit_code());
     }
-    libtest_mimic::run(&arguments, trials(kernel)).exit();
+    println!("guests run under {}", Accelerator::best());
+    let conclusion = groups::run(arguments, configurations(kernel));
+    println!("{}", boots::summary());
+    Ok(conclusion.exit_code())
 }
 
-fn trials(kernel: Kernel) -> Vec<Trial> {
+fn configurations(kernel: Kernel) -> Vec<Group> {
     let qemu = Device::Qemu(Features::QEMU);
     let (all_of_qemu, all_of_daemon) = (Device::Qemu(Features::ALL), Device::Daemon(Features::ALL));
     let (bitmaps, pfns) = (Wire::PageBitmaps, Wire::PfnArray);
-    let mut trials = Vec::new();
+    // What looks for leaks says whose they are.
+    let share = kernel != Kernel::Debug;
+    let mut groups = Vec::new();
     let mut add = |name, driver, device, wire, scenarios: &[&[(&'static str, Scenario)]]| {
         let setup = Setup {
             machine: Machine::default(),
@@ -195,12 +211,7 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
             wire,
             plugged: true,
         };
-        trials.extend(
-            scenarios
-                .concat()
-                .into_iter()
-                .map(|(scenario, run)| trial(format!("{name}::{scenario}"), setup.clone(), run)),
-        );
+        groups.extend(Group::of(name, &setup, scenarios.concat(), share));
     };
     if kernel == Kernel::BuiltIn {
         let driver = Driver::BuiltIn;
@@ -208,13 +219,13 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
         add("bitmap", driver, Device::daemon(true), bitmaps, all);
         add("pfn_qemu", driver, qemu, pfns, &[EVERYWHERE, OURS]);
         add("all_qemu", driver, all_of_qemu, pfns, &[PARITY]);
-        return trials;
+        return groups;
     }
     let ours = Driver::Ours("");
     if environment::short() {
         add("bitmap", ours, Device::daemon(true), bitmaps, &[MOVES]);
         add("all_qemu", ours, all_of_qemu, pfns, &[BESIDE]);
-        return trials;
+        return groups;
     }
     add(
         "bitmap",
@@ -321,7 +332,7 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
         &[SPANS],
     );
     if kernel != Kernel::Distribution {
-        return trials;
+        return groups;
     }
     // The device is a balloon by itself, and the harness right, when the distribution's driver says so.
     let stock = Driver::Stock;
@@ -340,14 +351,5 @@ fn trials(kernel: Kernel) -> Vec<Trial> {
     } else {
         add("stock_qemu", stock, qemu, pfns, &[CORE, COMMON]);
     }
-    trials
-}
-
-fn trial(name: String, setup: Setup, scenario: Scenario) -> Trial {
-    Trial::test(name.clone(), move || {
-        let directory =
-            environment::artefacts(&name).map_err(|error| Failed::from(format!("{error:#}")))?;
-        scenario(setup, &directory)
-            .map_err(|error| Failed::from(format!("{error:#}\n{}", logs(&directory))))
-    })
+    groups
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{ensure, Result};
 use guest_tests::balloon::Daemon;
-use guest_tests::process::wait_until;
 use guest_tests::vm::{Setup, Vm};
 use guest_tests::MIB;
 use serde_json::Value;
@@ -17,50 +16,43 @@ use super::transfer::interrupt;
 
 /// After a reset by the host, and a reboot by the guest in the middle of an inflation, the balloon
 /// of the new boot starts empty and fills again.
-pub fn reset(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.resets = true;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn reset(vm: &mut Vm) -> Result<()> {
     vm.load()?;
     let pages = vm.ram / 2;
     vm.reach(pages)?;
 
-    vm.qemu.qmp.execute("system_reset", Value::Null)?;
+    vm.reset()?;
     vm.await_reboot()?;
     vm.load()?;
     vm.await_actual(pages)?;
     vm.expect_balloon(pages)?;
-    newest(&mut vm)?;
+    newest(vm)?;
 
-    interrupt(&mut vm, 0, pages)?;
+    interrupt(vm, 0, pages)?;
+    vm.qemu.allow_resets(true)?;
     vm.guest.send_shell("reboot -f")?;
     vm.await_reboot()?;
     vm.load()?;
     vm.await_actual(pages)?;
-    vm.expect_balloon(pages)?;
-    vm.finish()
+    vm.expect_balloon(pages)
 }
 
 /// Asleep, the guest has all of its memory; awake, the balloon fills again, and all else that the
 /// device does goes on.
-pub fn suspend(mut setup: Setup, directory: &Path) -> Result<()> {
+pub fn suspend(vm: &mut Vm) -> Result<()> {
     const SLEEP: Duration = Duration::from_secs(60);
-    setup.machine.resets = true;
-    let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
     let target = vm.ram / 2;
     vm.reach(target)?;
-    newest(&mut vm)?;
+    newest(vm)?;
     vm.guest.make_file("/tmp/data", 64 * MIB, 1)?;
 
-    vm.guest.send_shell(
+    vm.sleep(
         "echo deep > /sys/power/mem_sleep; echo mem > /sys/power/state; \
          cd /sys/bus/virtio/drivers/virtio_console; \
          console=$(basename virtio*); echo $console > unbind; echo $console > bind",
+        SLEEP,
     )?;
-    wait_until(SLEEP, "the guest to sleep", || {
-        let status = vm.qemu.qmp.execute("query-status", Value::Null)?;
-        Ok(status["status"] == "suspended")
-    })?;
     ensure!(vm.actual()? == 0, "a guest that sleeps has a balloon");
     ensure!(
         vm.pages_held()?.unwrap_or(0) == 0,
@@ -73,21 +65,12 @@ pub fn suspend(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.await_actual(target)?;
     vm.expect_balloon(target)?;
     vm.guest.verify_file("/tmp/data", 64 * MIB, 1)?;
-    newest(&mut vm)?;
-    vm.reach(0)?;
-    vm.expect_conserved()?;
-
-    vm.expect_no_leaks()?;
-    // QEMU does not power a guest off that has slept.
-    vm.qemu.qmp.execute("system_reset", Value::Null)?;
-    vm.await_reboot()?;
-    vm.finish()
+    newest(vm)?;
+    vm.reach(0).map(|_| ())
 }
 
 /// Powering off does not wait for an inflation, nor stumble over it.
-pub fn poweroff_while_inflating(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn poweroff_while_inflating(mut vm: Vm) -> Result<()> {
     vm.load()?;
     let to = vm.ram * 3 / 4;
     interrupt(&mut vm, 0, to)?;

@@ -122,17 +122,15 @@ fn is_near(stat: Option<u64>, bytes: u64) -> bool {
 
 /// Has the guest asked for statistics each second, and returns some that came from now on.
 pub fn newest(vm: &mut Vm) -> Result<BTreeMap<String, u64>> {
+    vm.poll_statistics(1)?;
     let path = format!("/machine/peripheral/{DEVICE_ID}");
-    let property = |name: &str| json!({ "path": path, "property": name });
-    let mut interval = property("guest-stats-polling-interval");
-    interval["value"] = json!(1);
-    vm.balloon().execute("qom-set", interval)?;
+    let statistics = json!({ "path": path, "property": "guest-stats" });
 
     // Those that came in the next second may have been on their way.
     let begun = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 1;
     let mut stats = Value::Null;
     wait_until(Duration::from_secs(60), "statistics", || {
-        let mut answer = vm.balloon().execute("qom-get", property("guest-stats"))?;
+        let mut answer = vm.balloon().execute("qom-get", statistics.clone())?;
         stats = answer["stats"].take();
         Ok(answer["last-update"].as_u64() > Some(begun))
     })?;

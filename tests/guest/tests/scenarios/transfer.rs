@@ -2,11 +2,10 @@
 
 //! What happens in the middle of an inflation or deflation.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Result};
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::Vm;
 use serde_json::Value;
 
 /// Returns in the middle of the way from a balloon of `from` pages to one of `to` pages.
@@ -22,9 +21,7 @@ pub fn interrupt(vm: &mut Vm, from: u64, to: u64) -> Result<()> {
 }
 
 /// A newer target is taken up in the middle of the way to an older one.
-pub fn retarget(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn retarget(vm: &mut Vm) -> Result<()> {
     vm.load()?;
     let part = |percent| vm.ram * percent / 100;
     let ways = [
@@ -34,21 +31,18 @@ pub fn retarget(mut setup: Setup, directory: &Path) -> Result<()> {
         (part(75), part(10), 0),
     ];
     for (from, to, instead) in ways {
-        interrupt(&mut vm, from, to)?;
+        interrupt(vm, from, to)?;
         vm.reach(instead)?;
     }
     // Many at once: the last one counts.
     for step in 0..100 {
         vm.set_target(vm.ram * (step % 7) / 10)?;
     }
-    vm.reach(vm.ram / 3)?;
-    vm.finish()
+    vm.reach(vm.ram / 3).map(|_| ())
 }
 
 /// A guest may be paused at any time; a target set meanwhile is taken up afterwards.
-pub fn stop_cont(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn stop_cont(vm: &mut Vm) -> Result<()> {
     vm.load()?;
     let high = vm.ram * 3 / 4;
     for (from, to, then) in [
@@ -56,7 +50,7 @@ pub fn stop_cont(mut setup: Setup, directory: &Path) -> Result<()> {
         (high, 0, vm.ram / 2),
         (0, high, vm.ram / 4),
     ] {
-        interrupt(&mut vm, from, to)?;
+        interrupt(vm, from, to)?;
         vm.qemu.qmp.execute("stop", Value::Null)?;
         for step in 1..=10 {
             vm.set_target(then * step / 10)?;
@@ -71,5 +65,5 @@ pub fn stop_cont(mut setup: Setup, directory: &Path) -> Result<()> {
         vm.await_actual(then)?;
         vm.expect_balloon(then)?;
     }
-    vm.finish()
+    Ok(())
 }
