@@ -30,9 +30,9 @@ use scenarios::{
 /// What every pair of driver and device must stand.
 const EVERYWHERE: &[(&str, Scenario)] = &[
     ("targets", Shared(targets::targets)),
-    ("reclaim", Alone(reclaim::reclaim)),
-    ("fragmented", Alone(fragmented::fragmented)),
-    ("compaction", Alone(fragmented::compaction)),
+    ("reclaim", Shared(reclaim::reclaim)),
+    ("fragmented", Shared(fragmented::fragmented)),
+    ("compaction", Shared(fragmented::compaction)),
     ("rebind", Shared(reload::rebind)),
     ("retarget", Shared(transfer::retarget)),
     ("stop_cont", Shared(transfer::stop_cont)),
@@ -60,10 +60,10 @@ const MODULE: &[(&str, Scenario)] = &[
 const DAEMON: &[(&str, Scenario)] = &[
     (
         "interrupts_elsewhere",
-        Alone(interrupts::interrupts_elsewhere),
+        Shared(interrupts::interrupts_elsewhere),
     ),
     ("next_guest", Alone(lifecycle::next_guest)),
-    ("stress", Alone(stress::stress)),
+    ("stress", Shared(stress::stress)),
     ("high_memory", Alone(memory_map::high_memory)),
     ("wide_span", Alone(memory_map::wide_span)),
     ("movable_memory", Alone(memory_map::movable_memory)),
@@ -75,19 +75,19 @@ const SILENCE: &[(&str, Scenario)] = &[("silence", silence::silence)];
 /// The heart of it, for configurations that differ from another in one thing.
 const CORE: &[(&str, Scenario)] = &[
     ("targets", Shared(targets::targets)),
-    ("reclaim", Alone(reclaim::reclaim)),
+    ("reclaim", Shared(reclaim::reclaim)),
     ("reload", Shared(reload::reload)),
 ];
 
 /// What is not about the balloon's pages, and which both drivers do alike.
 const COMMON: &[(&str, Scenario)] = &[
-    ("oom_without_relief", Alone(oom::oom_without_relief)),
-    ("wakeup", Alone(wakeup::wakeup)),
+    ("oom_without_relief", Shared(oom::oom_without_relief)),
+    ("wakeup", Shared(wakeup::wakeup)),
 ];
 
 /// What only the project's driver shows.
 const OURS: &[(&str, Scenario)] = &[
-    ("observation", Alone(observation::observation)),
+    ("observation", Shared(observation::observation)),
     ("bound", Alone(reclaim::bound)),
     ("hot_unplug", Alone(hot_unplug::hot_unplug)),
 ];
@@ -96,38 +96,38 @@ const OURS: &[(&str, Scenario)] = &[
 const PARITY: &[(&str, Scenario)] = &[
     ("targets", Shared(targets::targets)),
     ("statistics", Alone(statistics::statistics)),
-    ("oom", Alone(oom::oom)),
-    ("oom_without_relief", Alone(oom::oom_without_relief)),
-    ("parameters", Alone(parameters::parameters)),
-    ("floor", Alone(floor::floor)),
+    ("oom", Shared(oom::oom)),
+    ("oom_without_relief", Shared(oom::oom_without_relief)),
+    ("parameters", Shared(parameters::parameters)),
+    ("floor", Shared(floor::floor)),
     ("reporting", Alone(reporting::reporting)),
     ("poison", Alone(reporting::poison)),
-    ("observation", Alone(observation::observation)),
+    ("observation", Shared(observation::observation)),
     ("suspend", Shared(lifecycle::suspend)),
     ("reset", Shared(lifecycle::reset)),
 ];
 
 /// What only QEMU's device can do: the daemon's does not migrate.
-const MIGRATION: &[(&str, Scenario)] = &[("migration", Alone(migration::migration))];
+const MIGRATION: &[(&str, Scenario)] = &[("migration", Shared(migration::migration))];
 
 /// What QEMU's device does in a migration if it may.
 const HINTING: &[(&str, Scenario)] = &[
     ("hinting", Alone(hinting::hinting)),
     (
         "hinting_under_pressure",
-        Alone(hinting::hinting_under_pressure),
+        Shared(hinting::hinting_under_pressure),
     ),
 ];
 
 /// What it is to run out of memory with either driver.
-const SURVIVAL: &[(&str, Scenario)] = &[("oom_survival", Alone(oom::oom_survival))];
+const SURVIVAL: &[(&str, Scenario)] = &[("oom_survival", Shared(oom::oom_survival))];
 
 /// What shows that QEMU reads page bitmaps as the daemon does.
 const NATIVE: &[(&str, Scenario)] = &[
     ("targets", Shared(targets::targets)),
-    ("reclaim", Alone(reclaim::reclaim)),
-    ("fragmented", Alone(fragmented::fragmented)),
-    ("compaction", Alone(fragmented::compaction)),
+    ("reclaim", Shared(reclaim::reclaim)),
+    ("fragmented", Shared(fragmented::fragmented)),
+    ("compaction", Shared(fragmented::compaction)),
     ("reload", Shared(reload::reload)),
     ("retarget", Shared(transfer::retarget)),
     ("stop_cont", Shared(transfer::stop_cont)),
@@ -137,35 +137,35 @@ const NATIVE: &[(&str, Scenario)] = &[
 ];
 
 /// Two devices of different makers.
-const TWO: &[(&str, Scenario)] = &[("two_devices", Alone(two_devices::two_devices))];
+const TWO: &[(&str, Scenario)] = &[("two_devices", Shared(two_devices::two_devices))];
 
 /// What shows that pages move and come back, and migrate, and that the module can go.
 const MOVES: &[(&str, Scenario)] = &[
     ("retarget", Shared(transfer::retarget)),
-    ("compaction", Alone(fragmented::compaction)),
+    ("compaction", Shared(fragmented::compaction)),
     ("reload", Shared(reload::reload)),
 ];
 
 /// What shows what goes on beside.
 const BESIDE: &[(&str, Scenario)] = &[
     ("statistics", Alone(statistics::statistics)),
-    ("oom", Alone(oom::oom)),
+    ("oom", Shared(oom::oom)),
     ("reporting", Alone(reporting::reporting)),
-    ("observation", Alone(observation::observation)),
+    ("observation", Shared(observation::observation)),
 ];
 
 /// What goes differently with blocks of another size.
 const BLOCKS: &[(&str, Scenario)] = &[
     ("targets", Shared(targets::targets)),
-    ("fragmented", Alone(fragmented::fragmented)),
+    ("fragmented", Shared(fragmented::fragmented)),
     ("retarget", Shared(transfer::retarget)),
 ];
 
 /// What the size of blocks shows in, of what goes on beside.
 const PRESSURE: &[(&str, Scenario)] = &[
-    ("oom", Alone(oom::oom)),
-    ("oom_without_relief", Alone(oom::oom_without_relief)),
-    ("floor", Alone(floor::floor)),
+    ("oom", Shared(oom::oom)),
+    ("oom_without_relief", Shared(oom::oom_without_relief)),
+    ("floor", Shared(floor::floor)),
     ("bound", Alone(reclaim::bound)),
 ];
 

@@ -2,13 +2,12 @@
 
 //! The memory that the balloon leaves to the guest.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
 use guest_tests::memory::Memory;
 use guest_tests::process::wait_until;
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::Vm;
 use guest_tests::{MIB, PAGE_SIZE};
 
 use super::parameters::set_parameter;
@@ -20,18 +19,16 @@ const SLOW: Duration = Duration::from_secs(60);
 
 /// Inflation stops above the floor, and goes on when the guest has more than that again, or when the
 /// floor is gone.
-pub fn floor(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn floor(vm: &mut Vm) -> Result<()> {
     vm.load()?;
-    set_parameter(&mut vm, "floor_mib", FLOOR / MIB)?;
+    set_parameter(vm, "floor_mib", FLOOR / MIB)?;
     ensure!(vm.guest.feed(USED)?, "a process was killed");
     let target = vm.ram * 3 / 4;
     vm.set_target(target)?;
     wait_until(SLOW, "the floor", || {
         Ok(vm.driver_counter("floor_hits")? > 3)
     })?;
-    let stopped = expect_at_floor(&mut vm, target)?;
+    let stopped = expect_at_floor(vm, target)?;
     ensure!(
         vm.driver_counter("floor")? == FLOOR / PAGE_SIZE,
         "debugfs shows another floor"
@@ -41,12 +38,11 @@ pub fn floor(mut setup: Setup, directory: &Path) -> Result<()> {
     wait_until(SLOW, "the balloon to take what was freed", || {
         Ok(taken(vm.actual()?, &vm.guest.memory()?) > stopped + USED * 7 / 8 / PAGE_SIZE)
     })?;
-    expect_at_floor(&mut vm, target)?;
+    expect_at_floor(vm, target)?;
 
-    set_parameter(&mut vm, "floor_mib", 0)?;
+    set_parameter(vm, "floor_mib", 0)?;
     vm.await_actual(target)?;
-    vm.expect_balloon(target)?;
-    vm.finish()
+    vm.expect_balloon(target)
 }
 
 /// Checks that the balloon is on its way to its target, and leaves what it has to. Returns what is

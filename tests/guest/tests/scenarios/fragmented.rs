@@ -2,15 +2,15 @@
 
 //! A guest whose free memory lies in single pages.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::memory::Memory;
 use guest_tests::process::wait_until;
-use guest_tests::vm::{Driver, Setup, Vm};
+use guest_tests::vm::{Driver, Vm};
 use guest_tests::{MIB, PAGE_SIZE};
 
+const PROACTIVENESS: &str = "/proc/sys/vm/compaction_proactiveness";
 /// Left to the guest beside the balloon.
 const SPARE: u64 = 64 * MIB;
 /// Of that, what still lies together when the balloon has reached its target,
@@ -22,15 +22,14 @@ const ARRANGEMENTS: usize = 3;
 
 /// The target is reached to the page where most of what is free has no free neighbour, and the
 /// host has each page of RAM but those of the balloon.
-pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    setup.machine.preallocated = true;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn fragmented(vm: &mut Vm) -> Result<()> {
+    vm.qemu.host_memory()?.populate()?;
     vm.load()?;
     // What lies together is to be what the driver left, not what the kernel made for no reason.
-    vm.guest
-        .shell("echo 0 > /proc/sys/vm/compaction_proactiveness")?;
-    let memory = fragment(&mut vm)?;
+    let usual = vm.guest.shell(&format!("cat {PROACTIVENESS}"))?;
+    vm.guest.shell(&format!("echo 0 > {PROACTIVENESS}"))?;
+    let memory = fragment(vm)?;
+    let migrated = memory.balloon_migrate;
     let single: u64 = vm
         .guest
         .free_blocks()?
@@ -54,14 +53,14 @@ pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
         // from among movable pages, it has some of these itself.
         let mut together = 0;
         let kept = wait_until(Duration::from_secs(10), "pages that lie together", || {
-            together = free_together(&mut vm)?;
+            together = free_together(vm)?;
             Ok(together > TOGETHER / PAGE_SIZE)
         });
         kept.with_context(|| format!("only {together} of the guest's free pages lie together"))?;
     }
     let resident = vm.qemu.resident()? / PAGE_SIZE;
     // Compaction may have moved some, and where those were nobody has been since.
-    let moved = vm.guest.memory()?.balloon_migrate;
+    let moved = vm.guest.memory()?.balloon_migrate - migrated;
     ensure!(
         (vm.size - target - moved..=vm.size - target).contains(&resident),
         "the host has {resident} of {} pages, {target} are the balloon's, of which {moved} were moved",
@@ -79,7 +78,9 @@ pub fn fragmented(mut setup: Setup, directory: &Path) -> Result<()> {
     // The pages that were held had better be untouched.
     vm.guest.release()?;
     vm.reach(0)?;
-    vm.finish()
+    vm.guest
+        .shell(&format!("echo {} > {PROACTIVENESS}", usual.trim()))
+        .map(|_| ())
 }
 
 /// The free pages that lie together. Zone DMA is kept for whoever needs that one.
@@ -90,17 +91,16 @@ fn free_together(vm: &mut Vm) -> Result<u64> {
 }
 
 /// Compaction moves pages of the balloon: it stays as large as it was, and the device knows.
-pub fn compaction(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn compaction(vm: &mut Vm) -> Result<()> {
     vm.load()?;
+    let migrated = vm.guest.memory()?.balloon_migrate;
     // The kernel gives up early now and then, with any driver, and goes on doing so until its memory lies
     // differently.
     let mut left = ARRANGEMENTS;
     let target = loop {
-        let target = arrange(&mut vm)?;
+        let target = arrange(vm)?;
         left -= 1;
-        match compact(&mut vm) {
+        match compact(vm, migrated + 100) {
             Ok(()) => break target,
             Err(err) if left == 0 => return Err(err),
             Err(err) => println!("compaction: {err:#}, with memory as it lies: {left} times more"),
@@ -113,15 +113,14 @@ pub fn compaction(mut setup: Setup, directory: &Path) -> Result<()> {
         // The kernel's own compaction may not be at its end yet.
         let (mut moved, mut counted) = (0, 0);
         let agreed = wait_until(Duration::from_secs(10), "the migrations' count", || {
-            moved = vm.guest.memory()?.balloon_migrate;
+            moved = vm.guest.memory()?.balloon_migrate - migrated;
             counted = vm.driver_counter("migrations")?;
             Ok(moved == counted)
         });
         agreed.with_context(|| format!("{moved} pages were moved, the driver counts {counted}"))?;
     }
     vm.reach(target / 2)?;
-    vm.reach(0)?;
-    vm.finish()
+    vm.reach(0).map(|_| ())
 }
 
 /// Leaves the guest every other page of its memory, and says what it then has.
@@ -140,8 +139,8 @@ fn arrange(vm: &mut Vm) -> Result<u64> {
 }
 
 /// Has the guest ask for huge pages, which cannot be had in such a memory without compaction, until that has
-/// moved pages of the balloon.
-fn compact(vm: &mut Vm) -> Result<()> {
+/// moved more than so many pages of balloons since the boot.
+fn compact(vm: &mut Vm, migrated: u64) -> Result<()> {
     let mut sizes = (150..=350).step_by(50).cycle();
     wait_until(
         Duration::from_secs(30),
@@ -151,7 +150,7 @@ fn compact(vm: &mut Vm) -> Result<()> {
             vm.guest.shell(&format!(
                 "cd /proc/sys/vm; echo 1 > compact_memory; echo {pages} > nr_hugepages; echo 0 > nr_hugepages"
             ))?;
-            Ok(vm.guest.memory()?.balloon_migrate > 100)
+            Ok(vm.guest.memory()?.balloon_migrate > migrated)
         },
     )
 }

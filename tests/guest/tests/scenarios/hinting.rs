@@ -42,15 +42,13 @@ pub fn hinting(setup: Setup, directory: &Path) -> Result<()> {
 
 /// What the guest holds back for its hints comes back when the migration is given up, and goes to a
 /// process that wants it before.
-pub fn hinting_under_pressure(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let state = directory.join("state");
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn hinting_under_pressure(vm: &mut Vm) -> Result<()> {
+    let state = vm.directory().join("state");
     vm.load()?;
     let before = vm.guest.memory()?;
     for pressure in [false, true] {
         vm.begin_migration(&state)?;
-        await_hints(&mut vm, before.free * PAGE_SIZE)?;
+        await_hints(vm, before.free * PAGE_SIZE)?;
         let during = vm.guest.memory()?;
         ensure!(
             during.free < before.free / 4,
@@ -62,13 +60,12 @@ pub fn hinting_under_pressure(mut setup: Setup, directory: &Path) -> Result<()> 
             vm.guest.starve()?;
         }
         vm.cancel_migration()?;
-        await_memory(&mut vm, before.free)?;
+        await_memory(vm, before.free)?;
     }
     let third = vm.ram / 3;
     vm.reach(third)?;
     vm.reach(0)?;
-    fs::remove_file(state)?;
-    vm.finish()
+    Ok(fs::remove_file(state)?)
 }
 
 /// Migrates a guest whose free memory is full of what it had there. Returns how many bytes were free,

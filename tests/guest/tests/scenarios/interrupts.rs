@@ -2,35 +2,32 @@
 
 //! The acknowledgement comes to another processor than the one that waits for it.
 
-use std::path::Path;
-
 use anyhow::{ensure, Context, Result};
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::Vm;
 
 use super::reload::expect_all_back;
 
 /// The driver starts on one of two processors, where its work stays, and the device's interrupts
 /// go to the other; then they move in the middle of the work.
-pub fn interrupts_elsewhere(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn interrupts_elsewhere(vm: &mut Vm) -> Result<()> {
     let (none, most) = (0, vm.ram * 3 / 4);
     vm.load()?;
     vm.reach(most)?;
-    let irq = balloon_irq(&mut vm)?;
+    let irq = balloon_irq(vm)?;
+    let usual = vm.guest.shell(&format!("cat {}", affinity(irq)))?;
     vm.unload()?;
     for (worker, other) in [(0, 1), (1, 0)] {
         vm.set_target(most)?;
-        let before = counts(&mut vm, irq)?;
-        route(&mut vm, irq, other)?;
+        let before = counts(vm, irq)?;
+        route(vm, irq, &other.to_string())?;
         vm.guest.shell(&format!(
             "taskset {} sh -c '{}'",
             1 << worker,
-            setup.driver.load_script()
+            vm.driver().load_script()
         ))?;
         vm.expect_probe()?;
         vm.await_actual(most)?;
-        let after = counts(&mut vm, irq)?;
+        let after = counts(vm, irq)?;
         ensure!(
             after[other] > before[other] && after[worker] == before[worker],
             "processor {other} shall be interrupted alone: {before:?}, {after:?}"
@@ -40,15 +37,15 @@ pub fn interrupts_elsewhere(mut setup: Setup, directory: &Path) -> Result<()> {
             vm.set_target(pages)?;
             // The last route may wait for an interrupt that only the next round has: it is that round's.
             for step in 0..10 {
-                route(&mut vm, irq, (other + step) % 2)?;
+                route(vm, irq, &((other + step) % 2).to_string())?;
             }
             vm.await_actual(pages)?;
             vm.expect_balloon(pages)?;
         }
         vm.unload()?;
-        expect_all_back(&mut vm)?;
+        expect_all_back(vm)?;
     }
-    vm.finish()
+    route(vm, irq, usual.trim())
 }
 
 /// The number of the device's one interrupt: it is on a wire, which outlives the driver.
@@ -65,13 +62,15 @@ fn balloon_irq(vm: &mut Vm) -> Result<u32> {
     Ok(line.split(':').next().unwrap_or_default().trim().parse()?)
 }
 
-/// Has a processor take the interrupt.
-fn route(vm: &mut Vm, irq: u32, processor: usize) -> Result<()> {
+/// Has a processor, or one of a list, take the interrupt.
+fn route(vm: &mut Vm, irq: u32, processors: &str) -> Result<()> {
     vm.guest
-        .shell(&format!(
-            "echo {processor} > /proc/irq/{irq}/smp_affinity_list"
-        ))
+        .shell(&format!("echo {processors} > {}", affinity(irq)))
         .map(|_| ())
+}
+
+fn affinity(irq: u32) -> String {
+    format!("/proc/irq/{irq}/smp_affinity_list")
 }
 
 /// How often each processor took the interrupt.

@@ -2,20 +2,18 @@
 
 //! What the driver lets one see of what it does.
 
-use std::path::Path;
-
 use anyhow::{ensure, Context, Result};
-use guest_tests::vm::{Setup, Vm, Wire};
+use guest_tests::vm::{Vm, Wire};
 
 use super::tracing;
 
 /// The counters of debugfs and the tracepoints fit the balloon, and each other, and what the device
 /// has counted.
-pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn observation(vm: &mut Vm) -> Result<()> {
+    let migrated = vm.guest.memory()?.balloon_migrate;
+    let counted = device_counters(vm)?;
     vm.load()?;
-    tracing::start(&mut vm)?;
+    tracing::start(vm)?;
     let (most, rest) = (vm.ram * 3 / 4 + 1, 101);
     vm.reach(most)?;
     vm.reach(rest)?;
@@ -32,7 +30,7 @@ pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
         ("floor_hits", 0),
         ("oom_calls", 0),
         ("oom_pages", 0),
-        ("migrations", vm.guest.memory()?.balloon_migrate),
+        ("migrations", vm.guest.memory()?.balloon_migrate - migrated),
     ] {
         let value = shown.get(name)?;
         ensure!(value == expected, "{name} is {value}, not {expected}");
@@ -51,7 +49,7 @@ pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
         );
         let (messages, bytes) = (of("messages")?, of("bytes")?);
         let (words, runs) = (of("words")?, of("runs")?);
-        match setup.wire {
+        match vm.setup().wire {
             Wire::PfnArray => ensure!(
                 bytes == 4 * pages && messages == pages.div_ceil(256) && words + runs == 0,
                 "{queue}: not arrays of up to 256 PFNs: {shown:?}"
@@ -72,7 +70,7 @@ pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
             of("waits")? == messages,
             "{queue}: each message is waited for once: {shown:?}"
         );
-        let most_notifications = match setup.wire {
+        let most_notifications = match vm.setup().wire {
             Wire::PfnArray => messages / 8,
             Wire::PageBitmaps => messages,
         };
@@ -80,7 +78,7 @@ pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
             (1..=most_notifications).contains(&of("notifications")?),
             "{queue}: not many arrays under one notification: {shown:?}"
         );
-        let events = tracing::events(&mut vm)?;
+        let events = tracing::events(vm)?;
         let events = events.iter().filter(|event| event.name == queue);
         ensure!(
             events.clone().map(|event| event.moved).sum::<u64>() == pages
@@ -92,17 +90,29 @@ pub fn observation(mut setup: Setup, directory: &Path) -> Result<()> {
             events.collect::<Vec<_>>()
         );
     }
-    if vm.daemon.is_some() {
-        let device = vm.counters()?;
-        for queue in ["inflate", "deflate"] {
-            for name in ["pages", "messages", "bytes", "runs", "words"] {
-                let (shown, seen) = (shown.get(&format!("{queue}_{name}"))?, &device[queue][name]);
-                ensure!(
-                    seen.as_u64() == Some(shown),
-                    "{queue} {name}: the driver shows {shown}, the device {seen}"
-                );
-            }
+    for ((name, before), (_, after)) in counted.iter().zip(device_counters(vm)?) {
+        let (shown, seen) = (shown.get(name)?, after - before);
+        ensure!(
+            seen == shown,
+            "{name}: the driver shows {shown}, the device {seen}"
+        );
+    }
+    Ok(())
+}
+
+/// What the daemon has counted of the messages so far, where it is the device, by the driver's names.
+fn device_counters(vm: &mut Vm) -> Result<Vec<(String, u64)>> {
+    if vm.daemon.is_none() {
+        return Ok(Vec::new());
+    }
+    let device = vm.counters()?;
+    let mut counters = Vec::new();
+    for queue in ["inflate", "deflate"] {
+        for name in ["pages", "messages", "bytes", "runs", "words"] {
+            let count = device[queue][name].as_u64();
+            let count = count.with_context(|| format!("no {name} of {queue} in {device}"))?;
+            counters.push((format!("{queue}_{name}"), count));
         }
     }
-    vm.finish()
+    Ok(counters)
 }

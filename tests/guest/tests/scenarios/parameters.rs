@@ -2,16 +2,13 @@
 
 //! The driver's parameters, which can be changed while it runs.
 
-use std::path::Path;
-
 use anyhow::{ensure, Result};
-use guest_tests::vm::{Driver, Setup, Vm};
+use guest_tests::vm::{Driver, Vm};
 
 const PARAMETERS: &str = "/sys/module/virtio_balloon_bmap/parameters";
 
 /// They can be read and written, and nonsense is refused.
-pub fn parameters(setup: Setup, directory: &Path) -> Result<()> {
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn parameters(vm: &mut Vm) -> Result<()> {
     vm.load()?;
     for (name, default) in [("oom_pages", "256"), ("floor_mib", "0")] {
         let file = format!("{PARAMETERS}/{name}");
@@ -40,8 +37,7 @@ pub fn parameters(setup: Setup, directory: &Path) -> Result<()> {
         ensure!(loaded.status != 0, "the driver takes {nonsense}");
     }
     vm.load()?;
-    vm.reach(vm.ram / 2)?;
-    vm.finish()
+    vm.reach(vm.ram / 2).map(|_| ())
 }
 
 /// Sets a parameter.

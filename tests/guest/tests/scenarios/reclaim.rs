@@ -19,23 +19,20 @@ const UNTOUCHED_BOUND: u64 = 32 * MIB;
 
 /// A guest that has used all of its memory inflates two thirds of it around a file that fills
 /// the rest: the host's memory falls by the balloon, within 3 %, and the file stays what it is.
-pub fn reclaim(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
+pub fn reclaim(vm: &mut Vm) -> Result<()> {
     // Or a page that nobody has used yet would not be missed when the balloon has it.
-    setup.machine.preallocated = true;
-    let mut vm = Vm::boot(&setup, directory)?;
+    vm.qemu.host_memory()?.populate()?;
     vm.load()?;
     let pages = vm.ram * 2 / 3;
-    let reclaim = Reclaim::prepare(&mut vm, pages, reclaim::SPARE)?;
+    let reclaim = Reclaim::prepare(vm, pages, reclaim::SPARE)?;
     vm.reach(pages)?;
-    reclaim.expect_host_fell(&mut vm)?;
-    reclaim.expect_data(&mut vm)?;
+    reclaim.expect_host_fell(vm)?;
+    reclaim.expect_data(vm)?;
     vm.reach(0)?;
-    reclaim.expect_data(&mut vm)?;
+    reclaim.expect_data(vm)?;
     // What came back is memory again.
     vm.guest.touch(pages * guest_tests::PAGE_SIZE / 2)?;
-    reclaim.expect_data(&mut vm)?;
-    vm.finish()
+    reclaim.expect_data(vm)
 }
 
 /// A guest that has used next to none of its memory gives three quarters of it, and the host never

@@ -3,12 +3,11 @@
 //! Targets that change all the time while the driver comes and goes and the guest is paused.
 
 use std::env;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::environment::patience;
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::{Driver, Vm};
 use serde_json::Value;
 
 /// How long, in seconds, where `VBB_STRESS_SECONDS` does not say.
@@ -17,19 +16,18 @@ const SECONDS: u64 = 30;
 const LEAK_LIMIT: u64 = 512;
 
 /// Neither QEMU nor the daemon nor the guest falls, and then all is as ever.
-pub fn stress(setup: Setup, directory: &Path) -> Result<()> {
+pub fn stress(vm: &mut Vm) -> Result<()> {
     let seconds = match env::var("VBB_STRESS_SECONDS") {
         Ok(seconds) => seconds.parse().context("VBB_STRESS_SECONDS")?,
         Err(_) => SECONDS,
     };
-    let mut vm = Vm::boot(&setup, directory)?;
     vm.load()?;
     vm.reach(vm.ram / 2)?;
     vm.reach(0)?;
     vm.unload()?;
-    let before = unused(&mut vm)?;
+    let before = unused(vm)?;
 
-    vm.guest.shell(&reload_loop(&setup))?;
+    vm.guest.shell(&reload_loop(vm.driver()))?;
     let mut random = fastrand::Rng::with_seed(1);
     let end = Instant::now() + patience(Duration::from_secs(seconds));
     let mut changes = 0;
@@ -62,7 +60,7 @@ pub fn stress(setup: Setup, directory: &Path) -> Result<()> {
         "pages are left in the balloon: {after:?}"
     );
     vm.expect_consistent(&after)?;
-    let (after, limit) = (unused(&mut vm)?, LEAK_LIMIT + loads as u64);
+    let (after, limit) = (unused(vm)?, LEAK_LIMIT + loads as u64);
     ensure!(
         after + limit > before,
         "{before} pages were unused, and {after} are after {loads} loads"
@@ -73,7 +71,7 @@ pub fn stress(setup: Setup, directory: &Path) -> Result<()> {
         vm.reach(pages)?;
     }
     println!("stress: {loads} loads, {changes} targets in {seconds} s");
-    vm.finish()
+    Ok(())
 }
 
 /// Pages that nobody has, or has only to save time. KASAN keeps what was freed until its cache is shrunk.
@@ -87,8 +85,8 @@ fn unused(vm: &mut Vm) -> Result<u64> {
 }
 
 /// A script that loads and removes the driver in the background until told to stop.
-fn reload_loop(setup: &Setup) -> String {
-    let (load, unload) = (setup.driver.load_script(), setup.driver.unload_script());
+fn reload_loop(driver: Driver) -> String {
+    let (load, unload) = (driver.load_script(), driver.unload_script());
     format!(
         "( loads=0; while [ ! -e /tmp/stop ]; do \
              ({load}) || exit; loads=$((loads + 1)); usleep $((loads % 8 * 20000)); ({unload}) || exit; \

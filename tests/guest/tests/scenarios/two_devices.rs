@@ -2,12 +2,11 @@
 
 //! Two balloons in one guest: the daemon's and QEMU's.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
 use guest_tests::process::wait_until;
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::Vm;
 use guest_tests::PAGE_SIZE;
 use serde_json::{json, Value};
 
@@ -17,9 +16,7 @@ const SECOND: &str = "balloon1";
 const SOON: Duration = Duration::from_secs(60);
 
 /// Each has its own target and its own counters, and when one goes the other keeps its pages.
-pub fn two_devices(mut setup: Setup, directory: &Path) -> Result<()> {
-    setup.machine.memory_mib = 1024;
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn two_devices(vm: &mut Vm) -> Result<()> {
     vm.load()?;
     let (first, second) = (vm.ram / 4, vm.ram / 8 + 1);
     for again in [true, false] {
@@ -64,10 +61,10 @@ pub fn two_devices(mut setup: Setup, directory: &Path) -> Result<()> {
         }
     }
     vm.unload()?;
-    expect_all_back(&mut vm)?;
+    expect_all_back(vm)?;
     ensure!(
         vm.driver_counters()?.is_empty(),
         "debugfs has a directory left"
     );
-    vm.finish()
+    vm.qemu.unplug(SECOND)
 }

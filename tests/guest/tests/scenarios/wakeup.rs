@@ -2,19 +2,16 @@
 
 //! Events that keep the guest awake.
 
-use std::path::Path;
-
 use anyhow::{ensure, Result};
-use guest_tests::vm::{Setup, Vm};
+use guest_tests::vm::Vm;
 
 /// A new target is a wakeup event, as it is with the distribution's driver: one that comes while the
 /// guest is about to sleep keeps it awake. When the balloon is at rest nothing does.
-pub fn wakeup(setup: Setup, directory: &Path) -> Result<()> {
-    let mut vm = Vm::boot(&setup, directory)?;
+pub fn wakeup(vm: &mut Vm) -> Result<()> {
     vm.load()?;
     let power = format!(
         "/sys/bus/virtio/drivers/{}/virtio*/power",
-        setup.driver.name()
+        vm.driver().name()
     );
     vm.guest
         .shell(&format!("echo enabled > $(echo {power})/wakeup"))?;
@@ -22,13 +19,13 @@ pub fn wakeup(setup: Setup, directory: &Path) -> Result<()> {
         let value = vm.guest.shell(&format!("cat {power}/{name}"))?;
         Ok(value.trim().parse()?)
     };
-    let before = read(&mut vm, "wakeup_active_count")?;
+    let before = read(vm, "wakeup_active_count")?;
     let target = vm.ram / 4;
     vm.reach(target)?;
-    let after = read(&mut vm, "wakeup_active_count")?;
+    let after = read(vm, "wakeup_active_count")?;
     ensure!(after > before, "no wakeup event among {after}");
     ensure!(
-        read(&mut vm, "wakeup_active")? == 0,
+        read(vm, "wakeup_active")? == 0,
         "the balloon keeps the guest awake"
     );
 
@@ -43,5 +40,7 @@ pub fn wakeup(setup: Setup, directory: &Path) -> Result<()> {
         "the guest slept over an event: {slept:?}"
     );
     vm.reach(target)?;
-    vm.finish()
+    vm.guest
+        .shell(&format!("echo disabled > $(echo {power})/wakeup"))
+        .map(|_| ())
 }
