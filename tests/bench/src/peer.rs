@@ -210,6 +210,6 @@ impl Peer for VirtioMem {
         self.qemu
             .wait_end(Duration::from_secs(120))
             .context("powering the guest off")?;
-        guest_tests::audit::audit(&self.qemu.guest_log()?, 1, 0)
+        guest_tests::audit::audit(&self.qemu.guest_log()?, 1, &[])
     }
 }

@@ -45,13 +45,31 @@ const TROUBLE: &[&str] = &[
     "probe with driver virtio_balloon",
 ];
 
-/// The trouble in the kernel's report of a process that it kills for want of memory. The process
-/// must be the one that the tests have for it.
-const OOM_KILL: [[&str; 2]; 3] = [
-    ["", "invoked oom-killer"],
-    ["", "Call Trace"],
-    ["Out of memory: Killed process", "(guest-agent)"],
-];
+/// What a trial brings about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incident {
+    /// A process is killed for want of memory: the one that the tests have for it.
+    OomKill,
+    /// The kernel crashes because it was asked to.
+    Crash,
+}
+
+impl Incident {
+    /// The trouble in the kernel's report of it: words of each line.
+    fn report(self) -> &'static [[&'static str; 2]] {
+        match self {
+            Self::OomKill => &[
+                ["", "invoked oom-killer"],
+                ["", "Call Trace"],
+                ["Out of memory: Killed process", "(guest-agent)"],
+            ],
+            Self::Crash => &[
+                ["Kernel panic", "sysrq triggered crash"],
+                ["", "Call Trace"],
+            ],
+        }
+    }
+}
 
 /// What a kernel with debugging says at boot of the trouble that it looks for.
 const HARMLESS: &[&str] = &[
@@ -59,23 +77,26 @@ const HARMLESS: &[&str] = &[
     "RCU callback double-/use-after-free debug is enabled",
 ];
 
-/// Fails unless the log proves `boots` boots and `oom_kills` processes killed for want of memory, and
-/// holds nothing else of what a healthy guest never says.
-pub fn audit(log: &str, boots: usize, oom_kills: usize) -> Result<()> {
+/// Fails unless the log proves `boots` boots and these incidents, in this order, and holds nothing
+/// else of what a healthy guest never says.
+pub fn audit(log: &str, boots: usize, incidents: &[Incident]) -> Result<()> {
     let proofs = proofs_of_boot(log);
     if proofs != boots {
         bail!("the guest's log proves {proofs} boots, not {boots}");
     }
     let bad = trouble(log);
-    let expected = OOM_KILL.iter().cycle().take(oom_kills * OOM_KILL.len());
-    let is_expected = bad.len() == oom_kills * OOM_KILL.len()
+    let expected: Vec<_> = incidents
+        .iter()
+        .flat_map(|incident| incident.report())
+        .collect();
+    let is_expected = bad.len() == expected.len()
         && bad
             .iter()
             .zip(expected)
             .all(|(line, words)| words.iter().all(|word| line.contains(word)));
     if !is_expected {
         bail!(
-            "the guest's log is not clean but for {oom_kills} processes killed:\n    {}",
+            "the guest's log is not clean but for {incidents:?}:\n    {}",
             bad.join("\n    ")
         );
     }
@@ -128,20 +149,20 @@ mod tests {
 
     #[test]
     fn a_clean_log_passes() {
-        audit(CLEAN, 1, 0).unwrap();
+        audit(CLEAN, 1, &[]).unwrap();
     }
 
     #[test]
     fn a_log_without_proof_of_boot_fails() {
-        assert!(audit("", 1, 0).is_err());
-        assert!(audit(CLEAN, 2, 0).is_err());
+        assert!(audit("", 1, &[]).is_err());
+        assert!(audit(CLEAN, 2, &[]).is_err());
     }
 
     #[test]
     fn every_kind_of_trouble_fails_and_is_shown() {
         for word in TROUBLE {
             let log = format!("{CLEAN}[ 2.0] x {word} y\n");
-            let error = audit(&log, 1, 0).unwrap_err().to_string();
+            let error = audit(&log, 1, &[]).unwrap_err().to_string();
             assert!(error.contains(&format!("x {word} y")), "{error}");
         }
     }
@@ -155,12 +176,26 @@ mod tests {
             )
         };
         let log = format!("{CLEAN}{}", kill("guest-agent"));
-        audit(&log, 1, 1).unwrap();
-        assert!(audit(&log, 1, 0).is_err());
-        assert!(audit(&log, 1, 2).is_err());
-        assert!(audit(CLEAN, 1, 1).is_err());
-        assert!(audit(&format!("{CLEAN}{}", kill("sh")), 1, 1).is_err());
-        assert!(audit(&format!("{log}[ 4.0] Oops\n"), 1, 1).is_err());
+        let once = [Incident::OomKill];
+        audit(&log, 1, &once).unwrap();
+        assert!(audit(&log, 1, &[]).is_err());
+        assert!(audit(&log, 1, &[Incident::OomKill; 2]).is_err());
+        assert!(audit(CLEAN, 1, &once).is_err());
+        assert!(audit(&format!("{CLEAN}{}", kill("sh")), 1, &once).is_err());
+        assert!(audit(&format!("{log}[ 4.0] Oops\n"), 1, &once).is_err());
+    }
+
+    #[test]
+    fn only_an_expected_crash_is_tolerated() {
+        let crash =
+            |why| format!("[ 3.0] Kernel panic - not syncing: {why}\n[ 3.0] Call Trace:\n{CLEAN}");
+        let log = format!("{CLEAN}{}", crash("sysrq triggered crash"));
+        audit(&log, 2, &[Incident::Crash]).unwrap();
+        assert!(audit(&log, 2, &[]).is_err());
+        assert!(audit(&log, 2, &[Incident::OomKill]).is_err());
+        assert!(audit(&log, 2, &[Incident::OomKill, Incident::Crash]).is_err());
+        let log = format!("{CLEAN}{}", crash("Fatal exception"));
+        assert!(audit(&log, 2, &[Incident::Crash]).is_err());
     }
 
     #[test]
@@ -170,7 +205,7 @@ mod tests {
                 TROUBLE.iter().any(|word| line.contains(word)),
                 "{line} needs no exception"
             );
-            audit(&format!("{CLEAN}{line}\n"), 1, 0).unwrap();
+            audit(&format!("{CLEAN}{line}\n"), 1, &[]).unwrap();
         }
     }
 

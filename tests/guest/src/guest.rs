@@ -144,6 +144,22 @@ impl Guest {
             kernel: kernel.to_owned(),
             initramfs: initramfs.to_owned(),
             command_line,
+            on_crash: false,
+        })
+    }
+
+    /// Loads them into what `crashkernel=` reserves, to start when the kernel that runs crashes.
+    pub fn load_capture_kernel(&mut self, kernel: &str, initramfs: &str) -> Result<()> {
+        let command_line = self.shell("cat /proc/cmdline")?;
+        let words = command_line
+            .split_whitespace()
+            .filter(|word| !word.starts_with("crashkernel="))
+            .chain(["nr_cpus=1", "reset_devices"]);
+        self.call(Request::LoadKernel {
+            kernel: kernel.to_owned(),
+            initramfs: initramfs.to_owned(),
+            command_line: words.collect::<Vec<_>>().join(" "),
+            on_crash: true,
         })
     }
 

@@ -60,11 +60,12 @@ pub enum Request {
     Feed { bytes: u64 },
     /// Have that process check its memory and end: null.
     Starve,
-    /// Load a kernel for [`Request::StartKernel`]: null.
+    /// Load a kernel for [`Request::StartKernel`], or for when this one crashes: null.
     LoadKernel {
         kernel: String,
         initramfs: String,
         command_line: String,
+        on_crash: bool,
     },
     /// Start that kernel in place of this one. If all is well there is no answer.
     StartKernel,

@@ -11,8 +11,13 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::reboot::{reboot, RebootMode};
 
-/// Loads a kernel for [`start`].
-pub fn load(kernel: &str, initramfs: &str, command_line: &str) -> Result<()> {
+/// Loads a kernel for [`start`], or for when this one crashes.
+pub fn load(kernel: &str, initramfs: &str, command_line: &str, on_crash: bool) -> Result<()> {
+    let flags = if on_crash {
+        libc::KEXEC_FILE_ON_CRASH
+    } else {
+        0
+    };
     let kernel = File::open(kernel).with_context(|| kernel.to_owned())?;
     let initramfs = File::open(initramfs).with_context(|| initramfs.to_owned())?;
     let command_line = CString::new(command_line)?;
@@ -24,7 +29,7 @@ pub fn load(kernel: &str, initramfs: &str, command_line: &str) -> Result<()> {
             initramfs.as_raw_fd(),
             command_line.as_bytes_with_nul().len(),
             command_line.as_ptr(),
-            0,
+            flags,
         )
     };
     Errno::result(result).map(|_| ()).context("kexec_file_load")

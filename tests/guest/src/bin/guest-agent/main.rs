@@ -99,7 +99,8 @@ fn perform(request: Request, holdings: &mut Holdings) -> Result<Value> {
             kernel,
             initramfs,
             command_line,
-        } => kexec::load(&kernel, &initramfs, &command_line)?,
+            on_crash,
+        } => kexec::load(&kernel, &initramfs, &command_line, on_crash)?,
         Request::StartKernel => kexec::start()?,
         Request::Starve => holdings.hog.take().context("there is no process")?.end()?,
     }
