@@ -75,9 +75,24 @@ struct Story {
 }
 
 impl Story {
-    /// Boots one of the disk's kernels, does and checks something, and powers the guest off in an
-    /// orderly way.
+    /// Boots one of the disk's kernels, which comes up with this driver, does and checks something, and
+    /// powers the guest off in an orderly way.
     fn boot(
+        &self,
+        name: &str,
+        kernel: fn(&str) -> bool,
+        driver: Driver,
+        command_line: &str,
+        check: impl FnOnce(&mut Vm) -> Result<()>,
+    ) -> Result<()> {
+        self.boot_without(name, kernel, driver, command_line, |vm| {
+            vm.expect_probe()?;
+            check(vm)
+        })
+    }
+
+    /// Boots one of the kernels, which need not come up with this driver or any other.
+    fn boot_without(
         &self,
         name: &str,
         kernel: fn(&str) -> bool,
@@ -113,7 +128,6 @@ impl Story {
         };
         let run = || {
             let mut vm = Vm::boot(&setup, &directory)?;
-            vm.expect_probe()?;
             check(&mut vm)?;
             vm.finish()
         };
@@ -146,6 +160,17 @@ fn only_stock(vm: &mut Vm) -> Result<()> {
     alone(vm, "virtio_balloon", "virtio_balloon_bmap")
 }
 
+/// Checks that no driver is loaded for the balloon, at boot or when it is told of once more.
+fn neither(vm: &mut Vm) -> Result<()> {
+    vm.guest
+        .shell(
+            "udevadm trigger --settle --action=add --subsystem-match=virtio && \
+             udevadm settle && ! ls -d /sys/module/virtio_balloon*",
+        )
+        .context("a driver that is blacklisted is loaded")
+        .map(|_| ())
+}
+
 /// Kernels without the driver, or that refuse it, have virtio_balloon. The others have the driver,
 /// until it is uninstalled.
 fn installed(story: &Story) -> Result<()> {
@@ -157,6 +182,16 @@ fn installed(story: &Story) -> Result<()> {
     // DKMS signs with a key that this machine does not know.
     let enforced = "module.sig_enforce=1";
     story.boot("refused", cloud, Driver::Stock, enforced, stock)?;
+    // Who wants no balloon blacklists what he knows, or both.
+    for (name, blacklist) in [
+        ("blacklisted", "modprobe.blacklist=virtio_balloon"),
+        (
+            "both_blacklisted",
+            "modprobe.blacklist=virtio_balloon,virtio_balloon_bmap",
+        ),
+    ] {
+        story.boot_without(name, cloud, OURS, blacklist, neither)?;
+    }
     story.boot("in_its_place", cloud, OURS, "", |vm| {
         only_ours(vm)?;
         obeys(vm)?;
