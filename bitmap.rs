@@ -1,9 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Which pages of a window are in the message: up to 32 bitmaps of 32 KiB over a range of PFNs.
 //!
-//! A bitmap covers 1 GiB, all of them together 32 GiB. Pages that are further apart are reported
-//! in several passes: [`PageBitmaps::mark`] says where the next one begins.
+//! A bitmap covers 1 GiB, all of them together 32 GiB. Pages that are no further apart come in any
+//! order ([`PageBitmaps::mark`]). Others are sorted first, and stream through the bitmaps, each once
+//! ([`PageBitmaps::fill`]).
 //!
 //! All PFNs are in units of 4 KiB. Bitmaps are any memory for [`WORDS_PER_BITMAP`] words, so that
 //! this file needs no allocator.
@@ -51,11 +52,6 @@ impl PfnRange {
         })
     }
 
-    /// Whether the two have pages in common.
-    pub(crate) fn meets(self, other: Self) -> bool {
-        self.min <= other.max && other.min <= self.max
-    }
-
     /// The PFNs of the range.
     pub(crate) fn pfns(self) -> impl Iterator<Item = u64> + Clone {
         let len = self.max.saturating_sub(self.min).saturating_add(1);
@@ -67,6 +63,27 @@ impl PfnRange {
         let span = self.max.saturating_sub(align_down(self.min));
         let bitmaps = (span / PFNS_PER_BITMAP).saturating_add(1);
         usize::try_from(bitmaps).map_or(MAX_BITMAPS, |bitmaps| bitmaps.min(MAX_BITMAPS))
+    }
+}
+
+/// Ranges that are still to be marked.
+pub(crate) struct Rest<I> {
+    ranges: I,
+    next: Option<PfnRange>,
+}
+
+impl<I: Iterator<Item = PfnRange>> Rest<I> {
+    /// All of them.
+    pub(crate) fn new(ranges: I) -> Self {
+        Self { ranges, next: None }
+    }
+
+    fn next(&mut self) -> Option<PfnRange> {
+        self.next.take().or_else(|| self.ranges.next())
+    }
+
+    fn put_back(&mut self, range: PfnRange) {
+        self.next = Some(range);
     }
 }
 
@@ -126,35 +143,52 @@ impl<B: DerefMut<Target = [u64]>> PageBitmaps<B> {
             .for_each(|slot| *slot = None);
     }
 
-    /// Marks the pages from `start` on as far as the bitmaps reach, and no others.
-    ///
-    /// Returns the lowest PFN beyond them, where the next pass begins.
-    pub(crate) fn mark(
-        &mut self,
-        start: u64,
-        ranges: impl Iterator<Item = PfnRange>,
-    ) -> Option<u64> {
-        self.clear();
-        // INVARIANT: No bit is set, so that the start may change.
-        self.start = align_down(start);
-
-        let mut beyond: Option<u64> = None;
-        ranges.for_each(|range| {
-            if range.max < self.start {
-                return;
-            }
-            if let Some(pfn) = self.mark_range(range) {
-                beyond = Some(beyond.map_or(pfn, |lowest| lowest.min(pfn)));
-            }
-        });
-        beyond
+    /// Whether the bitmaps cover a range at once.
+    pub(crate) fn cover(&self, span: PfnRange) -> bool {
+        // CAST: A small number, which fits.
+        span.max.saturating_sub(align_down(span.min)) / PFNS_PER_BITMAP < self.len() as u64
     }
 
-    /// Marks what a range has from `start` on, where it must not end before, and returns the first
-    /// PFN beyond the bitmaps.
+    /// Marks all pages of `ranges`, which lie in `span`, and no others. The bitmaps must cover it.
+    pub(crate) fn mark(&mut self, span: PfnRange, ranges: impl Iterator<Item = PfnRange>) {
+        self.clear();
+        // INVARIANT: No bit is set, so that the start may change.
+        self.start = align_down(span.min);
+        ranges.for_each(|range| {
+            let _ = self.mark_range(range);
+        });
+    }
+
+    /// Marks pages of `rest`, and no others: from where it is now on, as long as they ascend and are
+    /// within the bitmaps' reach. Returns whether there were any.
+    pub(crate) fn fill<I: Iterator<Item = PfnRange>>(&mut self, rest: &mut Rest<I>) -> bool {
+        self.clear();
+        let Some(first) = rest.next() else {
+            return false;
+        };
+        // INVARIANT: No bit is set, so that the start may change.
+        self.start = align_down(first.min);
+        let mut next = Some(first);
+        while let Some(range) = next {
+            let beyond = if range.min < self.start {
+                Some(range.min)
+            } else {
+                self.mark_range(range)
+            };
+            if let Some(min) = beyond {
+                rest.put_back(PfnRange { min, ..range });
+                break;
+            }
+            next = rest.next();
+        }
+        true
+    }
+
+    /// Marks what the bitmaps have of a range, which must not begin before them, and returns the first
+    /// PFN beyond them.
     fn mark_range(&mut self, range: PfnRange) -> Option<u64> {
         let mut first = range.min.saturating_sub(self.start);
-        let last = range.max.wrapping_sub(self.start);
+        let last = range.max.saturating_sub(self.start);
         while first <= last {
             let index = usize::try_from(first / PFNS_PER_WORD).unwrap_or(usize::MAX);
             let end = (first | (PFNS_PER_WORD - 1)).min(last);

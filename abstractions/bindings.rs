@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Bindings of what `bindings_helper.h` declares, on top of the kernel crate's own.
 

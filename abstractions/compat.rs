@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! What differs between the series of Linux that the driver is written for.
 //!
@@ -36,7 +36,7 @@ mod newest {
 
 #[cfg(linux_7_2)]
 mod linux_7_2 {
-    use crate::bindings;
+    use crate::abstractions::bindings;
     use kernel::{
         alloc::{
             flags::__GFP_ZERO,
@@ -80,7 +80,7 @@ mod linux_7_2 {
     /// `kernel::sync::new_spinlock_irq!`.
     macro_rules! new_spinlock_irq {
         ($inner:expr) => {
-            $crate::compat::SpinLockIrq::new(
+            $crate::abstractions::compat::SpinLockIrq::new(
                 $inner,
                 kernel::optional_name!(),
                 kernel::static_lock_class!(),

@@ -1,17 +1,21 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Shrinkers: the kernel asks for memory back when it has little.
 //!
 //! C header: [`include/linux/shrinker.h`](srctree/include/linux/shrinker.h)
 
-use crate::bindings;
+use crate::abstractions::bindings;
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    types::ForeignOwnable, //
 };
 
 /// Something that can give memory back.
@@ -28,7 +32,7 @@ pub(crate) trait Shrink: Send + Sync {
 /// # Invariants
 ///
 /// `shrinker` is registered, and its `private_data` owns a reference to an `Arc<T>`.
-pub(crate) struct Shrinker<T: Shrink> {
+pub(crate) struct Shrinker<T: Shrink + 'static> {
     shrinker: NonNull<bindings::shrinker>,
     target: PhantomData<Arc<T>>,
 }
@@ -53,7 +57,7 @@ impl<T: Shrink> Shrinker<T> {
         unsafe {
             (*raw).count_objects = Some(Self::count_callback);
             (*raw).scan_objects = Some(Self::scan_callback);
-            (*raw).private_data = Arc::into_raw(target).cast_mut().cast();
+            (*raw).private_data = target.into_foreign();
             bindings::shrinker_register(raw);
         }
         // INVARIANT: The shrinker is registered with the reference above.
@@ -66,9 +70,9 @@ impl<T: Shrink> Shrinker<T> {
     /// # Safety
     ///
     /// `shrinker` must be registered.
-    unsafe fn target<'a>(shrinker: *mut bindings::shrinker) -> &'a T {
+    unsafe fn target<'a>(shrinker: *mut bindings::shrinker) -> ArcBorrow<'a, T> {
         // SAFETY: By the type invariant, this is a reference that is owned.
-        unsafe { &*(*shrinker).private_data.cast::<T>() }
+        unsafe { Arc::<T>::borrow((*shrinker).private_data) }
     }
 
     extern "C" fn count_callback(
@@ -93,11 +97,11 @@ impl<T: Shrink> Drop for Shrinker<T> {
         let raw = self.shrinker.as_ptr();
         // SAFETY: The shrinker is registered; it is freed here, after the last of its calls.
         let target = unsafe {
-            let target = (*raw).private_data.cast::<T>();
+            let target = (*raw).private_data;
             bindings::shrinker_free(raw);
             target
         };
         // SAFETY: By the type invariant, the reference is ours, and nobody uses it any more.
-        drop(unsafe { Arc::from_raw(target) });
+        drop(unsafe { Arc::<T>::from_foreign(target) });
     }
 }

@@ -1,8 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Tracepoints, which are declared in `trace.h`.
+//!
+//! `kernel::declare_trace!` would need the same functions in C, in a header that only the kernel's own
+//! bindings read.
 
-use crate::bindings;
+use crate::abstractions::bindings;
 
 /// A window of pages: how many were wanted and moved, and what the host holds after it.
 #[derive(Clone, Copy)]

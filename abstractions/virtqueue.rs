@@ -1,18 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Virtqueues, and buffers that the device owns while it reads them.
+//! Virtqueues, which own their buffers as long as the device has them.
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
-use crate::{
+use crate::abstractions::{
     bindings,
-    blocks::Block,
-    message::Message,
-    virtio::{
-        Adapter,
-        Device,
-        Driver, //
-    },
+    buffer::Buffer,
+    page_block::PageBlock,
+    virtio_device::Device, //
 };
 use core::{
     ffi::c_void,
@@ -21,105 +17,48 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    device,
     error::to_result,
+    new_mutex,
     prelude::*,
     sync::{
-        aref::ARef,
-        atomic::{
-            Atomic,
-            Full,
-            Relaxed, //
-        },
         Arc,
-        UniqueArc, //
+        Mutex, //
     },
-    time::{
-        msecs_to_jiffies,
-        Msecs, //
-    },
-    types::Opaque, //
+    types::ForeignOwnable, //
 };
 
-/// How long one look at a silent device lasts: a queue that is broken meanwhile wakes nobody.
-const WAIT_SLICE_MS: Msecs = 1000;
-
-/// How many such looks a device gets once nobody wants to wait for it any more.
-const HURRIED_SLICES: u32 = 10;
-
-/// Where the users of a device's queues wait for their buffers.
-#[pin_data]
-pub(crate) struct UsedBuffers {
-    #[pin]
-    wait_queue: Opaque<bindings::wait_queue_head>,
-    hurried: Atomic<bool>,
+/// Something that a device reads.
+///
+/// # Safety
+///
+/// [`Self::bytes`] must lie in the linear map, and stay where it is and as it is while the value is
+/// owned elsewhere (`into_foreign`).
+pub(crate) unsafe trait OutBuffer: ForeignOwnable + Send + 'static {
+    /// What the device is to read.
+    fn bytes(&self) -> &[u8];
 }
 
-impl UsedBuffers {
-    /// Nobody waits yet.
-    pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
-            wait_queue <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writes, and stays pinned.
-                unsafe { bindings::balloon_bmap_init_waitqueue(slot) }
-            }),
-            hurried: Atomic::new(false),
-        })
-    }
-
-    /// The device may have used buffers. May be called in interrupt context.
-    pub(crate) fn wake(&self) {
-        // SAFETY: The wait queue was initialised.
-        unsafe { bindings::balloon_bmap_wake_up(self.wait_queue.get()) }
-    }
-
-    /// From now on, a device that does not answer is given up after a while.
-    pub(crate) fn hurry(&self, hurried: bool) {
-        self.hurried.store(hurried, Relaxed);
-        self.wake();
+// SAFETY: The bytes of a buffer lie in the linear map, and not in the box.
+unsafe impl OutBuffer for KBox<Buffer> {
+    fn bytes(&self) -> &[u8] {
+        self.as_slice()
     }
 }
-
-// SAFETY: A wait queue may be used from any thread.
-unsafe impl Send for UsedBuffers {}
-
-// SAFETY: A wait queue has its own lock.
-unsafe impl Sync for UsedBuffers {}
 
 /// What a device has used.
-pub(crate) enum Used {
-    /// A message, which it has read.
-    Message(KBox<Message>),
-    /// Pages, which it may have written to.
-    Lent,
+pub(crate) enum Used<B> {
+    /// A buffer of the driver's, which the device has read.
+    Buffer(B),
+    /// Memory that was lent or advertised.
+    Memory,
 }
 
-impl Used {
-    /// The token of pages. That of a message is its address, which is aligned.
-    const LENT: *mut c_void = core::ptr::without_provenance_mut(1);
+/// The token of memory that no [`OutBuffer`] stands for.
+static MEMORY: u8 = 0;
 
-    /// # Safety
-    ///
-    /// `token` must come from [`Virtqueue::add`], or be `LENT`, and be used once.
-    unsafe fn from_token(token: NonNull<c_void>) -> Self {
-        if token.as_ptr() == Self::LENT {
-            Self::Lent
-        } else {
-            // SAFETY: By the safety requirements, this is the box that `add` was given.
-            Self::Message(unsafe { KBox::from_raw(token.as_ptr().cast()) })
-        }
-    }
-
-    /// The message.
-    ///
-    /// # Errors
-    ///
-    /// EIO if these are pages.
-    pub(crate) fn message(self) -> Result<KBox<Message>> {
-        match self {
-            Self::Message(message) => Ok(message),
-            Self::Lent => Err(EIO),
-        }
-    }
+fn memory_token() -> *mut c_void {
+    (&raw const MEMORY).cast_mut().cast()
 }
 
 /// Pages that are the device's to write to as long as they are lent.
@@ -133,7 +72,7 @@ impl LentPages<'_> {
     /// # Safety
     ///
     /// `list` must have `len` entries, whose pages nobody else uses as long as the value exists.
-    pub(crate) unsafe fn new(list: *mut bindings::scatterlist, len: u32) -> Self {
+    pub(super) unsafe fn new(list: *mut bindings::scatterlist, len: u32) -> Self {
         Self {
             list,
             len,
@@ -142,203 +81,169 @@ impl LentPages<'_> {
     }
 }
 
-/// A queue of messages to a device.
+/// What is to be found: a queue's name, and whether its use is announced.
+#[derive(Clone, Copy)]
+pub(crate) struct QueueInfo {
+    name: &'static CStr,
+    notifies: bool,
+}
+
+impl QueueInfo {
+    /// A queue that notifies of what the device has used.
+    pub(crate) const fn new(name: &'static CStr) -> Self {
+        Self {
+            name,
+            notifies: true,
+        }
+    }
+
+    /// A queue that does not: who uses it looks at it.
+    pub(crate) const fn silent(name: &'static CStr) -> Self {
+        Self {
+            name,
+            notifies: false,
+        }
+    }
+}
+
+/// What is called when the device has used buffers, in interrupt context.
+pub(super) type Callback = extern "C" fn(*mut bindings::virtqueue);
+
+/// How to drop a buffer by its token.
+type DropBuffer = unsafe fn(*mut c_void);
+
+/// Drops a buffer of that type.
+///
+/// # Safety
+///
+/// The token must be that of a buffer of the type, which a queue has given up.
+unsafe fn drop_buffer<B: OutBuffer>(token: *mut c_void) {
+    // SAFETY: By the safety requirements.
+    drop(unsafe { B::from_foreign(token) });
+}
+
+/// A virtqueue of the transport.
 ///
 /// # Invariants
 ///
-/// `vq` is valid as long as `set` is.
-pub(crate) struct Virtqueue {
+/// `vq` is valid. All tokens in it are `memory_token()`, or of the type that `drop_buffer` drops.
+struct Inner {
     vq: NonNull<bindings::virtqueue>,
-    used: Arc<UsedBuffers>,
-    set: Arc<QueueSet>,
+    drop_buffer: Option<DropBuffer>,
 }
 
 // SAFETY: A virtqueue may be used from any thread, by one at a time.
-unsafe impl Send for Virtqueue {}
+unsafe impl Send for Inner {}
 
-impl Virtqueue {
-    /// How many messages the device can hold at once.
-    pub(crate) fn capacity(&self) -> usize {
-        // SAFETY: `vq` is valid by the type invariant.
-        let size = unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) };
-        // CAST: `u32` fits in `usize` on all architectures of Linux.
-        size as usize
-    }
-
-    /// Hands a message to the device, which reads it after the next [`Self::kick`].
+impl Inner {
+    /// Drops all buffers.
     ///
-    /// # Errors
+    /// # Safety
     ///
-    /// ENOSPC if the queue is full, EIO if it is broken; the message comes back.
-    pub(crate) fn add(&mut self, message: KBox<Message>) -> Result<(), (Error, KBox<Message>)> {
-        let mut sg = MaybeUninit::<bindings::scatterlist>::zeroed();
-        let bytes = message.bytes();
-        let (start, len) = (bytes.as_ptr(), bytes.len());
-        let Ok(len) = u32::try_from(len) else {
-            return Err((EINVAL, message));
-        };
-        // The bytes stay where they are when the box moves.
-        let token = KBox::into_raw(message);
-
-        // SAFETY: `sg` is valid for writes, and `start` is memory of the linear map.
-        unsafe { bindings::sg_init_one(sg.as_mut_ptr(), start.cast(), len) };
-        // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user. The
-        // bytes stay valid until `token` is taken back, which happens once the device has used
-        // them or the queue is deleted.
-        let added = to_result(unsafe {
-            bindings::virtqueue_add_outbuf(
-                self.vq.as_ptr(),
-                sg.as_mut_ptr(),
-                1,
-                token.cast(),
-                bindings::GFP_KERNEL,
-            )
-        });
-        // SAFETY: The queue has not taken the token, which is the box from above.
-        added.map_err(|err| (err, unsafe { KBox::from_raw(token) }))
-    }
-
-    /// Notifies the device of the messages that were added.
-    pub(crate) fn kick(&mut self) {
-        // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user.
-        unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) };
-    }
-
-    /// Takes back what the device has used, if there is anything.
-    pub(crate) fn take(&mut self) -> Option<Used> {
-        let mut len = 0;
-        // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user.
-        let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
-        // SAFETY: The queue has given the token up.
-        NonNull::new(token).map(|token| unsafe { Used::from_token(token) })
-    }
-
-    /// How many descriptors the device does not have.
-    pub(crate) fn free(&self) -> u32 {
-        // SAFETY: `vq` is valid by the type invariant.
-        unsafe { (*self.vq.as_ptr()).num_free }
-    }
-
-    /// Waits until the device has used something, and takes it back.
-    ///
-    /// # Errors
-    ///
-    /// EIO if the queue is broken, ETIMEDOUT if the device does not answer and
-    /// [`UsedBuffers::hurry`] was called. The queue is of no use then.
-    pub(crate) fn wait(&mut self) -> Result<Used> {
-        let mut hurried: u32 = 0;
-        loop {
-            // SAFETY: Both are valid by the type invariant, and `&mut self` makes us the only user
-            // of the queue.
-            let token = unsafe {
-                bindings::balloon_bmap_wait_buf(
-                    self.used.wait_queue.get(),
-                    self.vq.as_ptr(),
-                    msecs_to_jiffies(WAIT_SLICE_MS),
-                )
-            };
-            if let Some(token) = NonNull::new(token) {
-                // SAFETY: The queue has given the token up.
-                return Ok(unsafe { Used::from_token(token) });
-            }
-            // SAFETY: `vq` is valid by the type invariant.
-            if unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) } {
-                return Err(EIO);
-            }
-            if self.used.hurried.load(Relaxed) {
-                hurried = hurried.saturating_add(1);
-                if hurried == HURRIED_SLICES {
-                    return Err(ETIMEDOUT);
-                }
-            }
-        }
-    }
-
-    /// Lets the device do with pages what it wants, and waits until it has.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Self::add`] and [`Self::wait`]. The device is reset then, as it must not touch
-    /// the pages any more.
-    pub(crate) fn lend(&mut self, pages: LentPages<'_>) -> Result {
-        // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user. The
-        // pages are lent until this returns.
-        to_result(unsafe {
-            bindings::virtqueue_add_inbuf(
-                self.vq.as_ptr(),
-                pages.list,
-                pages.len,
-                Used::LENT,
-                bindings::GFP_NOWAIT,
-            )
-        })?;
-        self.kick();
-        let answered = self.wait();
-        if answered.is_err() {
-            self.set.reset();
-        }
-        answered.map(drop)
-    }
-
-    /// Tells the device of a block that is free, without waiting for it.
-    ///
-    /// The device may look at the block as long as it has not used it, and loses nothing when
-    /// somebody else uses it meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Self::add`].
-    pub(crate) fn hint(&mut self, block: &Block) -> Result {
-        let mut sg = MaybeUninit::<bindings::scatterlist>::zeroed();
-        let len = u32::try_from(block.order().bytes())?;
-        // SAFETY: `sg` is valid for writes, and the block is memory of the linear map.
-        unsafe { bindings::sg_init_one(sg.as_mut_ptr(), block.address(), len) };
-        // SAFETY: `vq` is valid by the type invariant, and `&mut self` makes us its only user.
-        to_result(unsafe {
-            bindings::virtqueue_add_inbuf(
-                self.vq.as_ptr(),
-                sg.as_mut_ptr(),
-                1,
-                Used::LENT,
-                bindings::GFP_KERNEL,
-            )
-        })
-    }
-}
-
-impl Drop for Virtqueue {
-    fn drop(&mut self) {
-        self.set.reset();
+    /// The device must have been reset.
+    unsafe fn detach_all(&mut self) {
         // SAFETY: `vq` is valid by the type invariant, and the device was reset.
         let detach = || unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
         while let Some(token) = NonNull::new(detach()) {
-            // SAFETY: The queue has given the token up.
-            drop(unsafe { Used::from_token(token) });
+            if token.as_ptr() == memory_token() {
+                continue;
+            }
+            if let Some(drop_buffer) = self.drop_buffer {
+                // SAFETY: By the type invariant, this is a token of that type, and the queue has
+                // given it up.
+                unsafe { drop_buffer(token.as_ptr()) };
+            }
         }
     }
 }
 
-/// The queues of a device as one: they come and go together.
-struct QueueSet {
-    dev: ARef<Device>,
-    reset: Atomic<bool>,
-}
+/// A queue until it is deleted. The lock is held while the queue is used.
+type Cell = Arc<Mutex<Option<Inner>>>;
+
+/// The queues of a device, which come and go together.
+pub(super) struct QueueSet(KVec<Cell>);
 
 impl QueueSet {
-    /// Resets the device, unless that was done. It reads no buffer of any queue after this.
-    fn reset(&self) {
-        if !self.reset.xchg(true, Full) {
-            // SAFETY: The device is valid.
-            unsafe { bindings::virtio_reset_device(self.dev.as_raw()) };
-        }
+    pub(super) const fn new() -> Self {
+        Self(KVec::new())
     }
-}
 
-impl Drop for QueueSet {
-    fn drop(&mut self) {
-        let raw = self.dev.as_raw();
-        // SAFETY: The device is valid, and was reset when the first of its queues was dropped. The
-        // last one was dropped now.
+    pub(super) fn find<const N: usize>(
+        &mut self,
+        dev: &Device<device::Core<'_>>,
+        infos: [Option<QueueInfo>; N],
+        callback: Callback,
+    ) -> Result<[Option<RawQueue>; N]> {
+        if !self.0.is_empty() {
+            return Err(EBUSY);
+        }
+        let mut cells = [const { None }; N];
+        for (cell, _) in cells
+            .iter_mut()
+            .zip(infos)
+            .filter(|(_, info)| info.is_some())
+        {
+            let empty: Cell = Arc::pin_init(new_mutex!(None), GFP_KERNEL)?;
+            *cell = Some(empty);
+        }
+        self.0.reserve(N, GFP_KERNEL)?;
+
+        let mut raw_infos = infos.map(|info| bindings::virtqueue_info {
+            name: info.map_or(core::ptr::null(), |info| info.name.as_char_ptr()),
+            callback: info.filter(|info| info.notifies).map(|_| {
+                let callback: unsafe extern "C" fn(*mut bindings::virtqueue) = callback;
+                callback
+            }),
+            ctx: false,
+        });
+        let mut found = [core::ptr::null_mut(); N];
+        let raw = dev.as_raw();
+        // SAFETY: The device is valid, and the arrays hold `N` entries each. The transport copies what
+        // it needs of `raw_infos`; the names are static.
+        to_result(unsafe {
+            match (*(*raw).config).find_vqs {
+                Some(find_vqs) => find_vqs(
+                    raw,
+                    u32::try_from(N)?,
+                    found.as_mut_ptr(),
+                    raw_infos.as_mut_ptr(),
+                    core::ptr::null_mut(),
+                ),
+                None => return Err(ENODEV),
+            }
+        })?;
+
+        let mut queues = [const { None }; N];
+        for ((queue, cell), vq) in queues.iter_mut().zip(cells).zip(found) {
+            let (Some(cell), Some(vq)) = (cell, NonNull::new(vq)) else {
+                continue;
+            };
+            // INVARIANT: The transport has made the queue, and it is deleted after it was taken out of
+            // its cell. It has no buffers yet.
+            *cell.lock() = Some(Inner {
+                vq,
+                drop_buffer: None,
+            });
+            // There is room for it: what was reserved.
+            self.0.push_within_capacity(cell.clone()).map_err(|_| EIO)?;
+            *queue = Some(RawQueue { cell });
+        }
+        Ok(queues)
+    }
+
+    /// Deletes the queues of a device that was reset.
+    pub(super) fn delete(&mut self, dev: &Device<device::Core<'_>>) {
+        if self.0.is_empty() {
+            return;
+        }
+        for cell in self.0.drain_all() {
+            if let Some(mut inner) = cell.lock().take() {
+                // SAFETY: The device was reset, as the caller says.
+                unsafe { inner.detach_all() };
+            }
+        }
+        let raw = dev.as_raw();
+        // SAFETY: The device is valid, and nobody has its queues any more.
         unsafe {
             if let Some(del_vqs) = (*(*raw).config).del_vqs {
                 del_vqs(raw);
@@ -347,55 +252,167 @@ impl Drop for QueueSet {
     }
 }
 
-/// Finds the queues of a device, in the order of their numbers. One without a name is left out, and
-/// has no number.
-///
-/// `used` is where the users of the queues wait; [`Driver::buffers_used`] of `T` has to wake them.
-/// The first queue that is dropped resets the device: all must be out of use by then.
-///
-/// # Errors
-///
-/// Those of the transport, ENOMEM among them.
-pub(crate) fn find<T: Driver, const N: usize>(
-    dev: &Device,
-    names: [Option<&'static CStr>; N],
-    used: &Arc<UsedBuffers>,
-) -> Result<[Option<Virtqueue>; N]> {
-    let set = UniqueArc::new_uninit(GFP_KERNEL)?;
-    let mut infos = names.map(|name| bindings::virtqueue_info {
-        name: name.map_or(core::ptr::null(), |name| name.as_char_ptr()),
-        callback: Some(Adapter::<T>::buffers_used_callback),
-        ctx: false,
-    });
-    let mut found = [core::ptr::null_mut(); N];
-    let raw = dev.as_raw();
+/// A queue that was found, before it is known what goes over it.
+pub(crate) struct RawQueue {
+    cell: Cell,
+}
 
-    // SAFETY: The device is valid, and the arrays hold `N` entries each. The transport copies what
-    // it needs of `infos`; the names are static.
-    let status = unsafe {
-        match (*(*raw).config).find_vqs {
-            Some(find_vqs) => find_vqs(
-                raw,
-                u32::try_from(N)?,
-                found.as_mut_ptr(),
-                infos.as_mut_ptr(),
-                core::ptr::null_mut(),
-            ),
-            None => return Err(ENODEV),
+impl RawQueue {
+    /// The queue, for buffers of a type.
+    pub(crate) fn of<B: OutBuffer>(self) -> Virtqueue<B> {
+        if let Some(inner) = &mut *self.cell.lock() {
+            // INVARIANT: No buffer was added yet, as that takes the value made here.
+            inner.drop_buffer = Some(drop_buffer::<B>);
         }
-    };
-    to_result(status)?;
+        Virtqueue {
+            cell: self.cell,
+            buffers: PhantomData,
+        }
+    }
+}
 
-    let set: Arc<QueueSet> = Arc::from(set.write(QueueSet {
-        dev: dev.into(),
-        reset: Atomic::new(false),
-    }));
-    // INVARIANT: The queues that the transport has found are deleted when `set` is dropped.
-    Ok(found.map(|vq| {
-        Some(Virtqueue {
-            vq: NonNull::new(vq)?,
-            used: used.clone(),
-            set: set.clone(),
+/// A queue of buffers to a device.
+///
+/// The device owns a buffer from [`Self::add`] until [`Self::get`] returns it. What it has when the
+/// queue is deleted is dropped. After that all calls fail with ENODEV.
+pub(crate) struct Virtqueue<B: OutBuffer> {
+    cell: Cell,
+    buffers: PhantomData<B>,
+}
+
+impl<B: OutBuffer> Virtqueue<B> {
+    fn with<R>(&self, f: impl FnOnce(*mut bindings::virtqueue) -> Result<R>) -> Result<R> {
+        match &*self.cell.lock() {
+            Some(inner) => f(inner.vq.as_ptr()),
+            None => Err(ENODEV),
+        }
+    }
+
+    /// How many buffers the device can have at once.
+    pub(crate) fn size(&self) -> usize {
+        // SAFETY: The queue is valid by the invariant of `Inner`.
+        let size = self.with(|vq| Ok(unsafe { bindings::virtqueue_get_vring_size(vq) }));
+        size.map_or(0, |size| usize::try_from(size).unwrap_or(0))
+    }
+
+    /// How many buffers more the device can have now.
+    pub(crate) fn free(&self) -> usize {
+        // SAFETY: As above.
+        let free = self.with(|vq| Ok(unsafe { (*vq).num_free }));
+        free.map_or(0, |free| usize::try_from(free).unwrap_or(0))
+    }
+
+    /// Gives the device a buffer, which it reads after the next [`Self::kick`].
+    ///
+    /// # Errors
+    ///
+    /// ENOSPC if the queue is full, EIO if it is broken, ENODEV if it was deleted. The buffer is
+    /// dropped then.
+    pub(crate) fn add(&mut self, buffer: B) -> Result {
+        let mut sg = MaybeUninit::<bindings::scatterlist>::zeroed();
+        let (start, len) = (
+            buffer.bytes().as_ptr(),
+            u32::try_from(buffer.bytes().len())?,
+        );
+        let token = buffer.into_foreign();
+        // SAFETY: `sg` is valid for writes, and by the requirements of `OutBuffer` the bytes are memory
+        // of the linear map, which stays where it is.
+        unsafe { bindings::sg_init_one(sg.as_mut_ptr(), start.cast(), len) };
+        let added = self.with(|vq| {
+            // SAFETY: The queue is valid by the invariant of `Inner`, and ours while its cell is locked.
+            to_result(unsafe {
+                bindings::virtqueue_add_outbuf(
+                    vq,
+                    sg.as_mut_ptr(),
+                    1,
+                    token.cast(),
+                    bindings::GFP_NOWAIT,
+                )
+            })
+        });
+        if added.is_err() {
+            // SAFETY: The queue has not taken the token, which is from above.
+            drop(unsafe { B::from_foreign(token) });
+        }
+        added
+    }
+
+    /// Notifies the device of what was added.
+    pub(crate) fn kick(&mut self) {
+        let _ = self.with(|vq| {
+            // SAFETY: The queue is valid by the invariant of `Inner`, and ours while its cell is locked.
+            unsafe { bindings::virtqueue_kick(vq) };
+            Ok(())
+        });
+    }
+
+    /// Takes back what the device has used, if there is anything.
+    ///
+    /// # Errors
+    ///
+    /// EIO if there is not, and the queue is broken; ENODEV if it was deleted.
+    pub(crate) fn get(&mut self) -> Result<Option<Used<B>>> {
+        let token = self.with(|vq| {
+            let mut len = 0;
+            // SAFETY: The queue is valid by the invariant of `Inner`, and ours while its cell is locked.
+            unsafe {
+                let token = bindings::virtqueue_get_buf(vq, &mut len);
+                if token.is_null() && bindings::virtqueue_is_broken(vq) {
+                    return Err(EIO);
+                }
+                Ok(token)
+            }
+        })?;
+        if token.is_null() {
+            return Ok(None);
+        }
+        if token == memory_token().cast() {
+            return Ok(Some(Used::Memory));
+        }
+        // SAFETY: The queue has given the token up, and `B` is the type of all its buffers.
+        Ok(Some(Used::Buffer(unsafe { B::from_foreign(token.cast()) })))
+    }
+
+    /// Lends the device pages. Whoever has lent them must wait until it has used them, or reset it.
+    pub(super) fn add_lent(&mut self, pages: &LentPages<'_>) -> Result {
+        self.with(|vq| {
+            // SAFETY: The queue is valid by the invariant of `Inner`, and ours while its cell is locked.
+            // The pages are lent until the caller has seen to it that the device does not use them.
+            to_result(unsafe {
+                bindings::virtqueue_add_inbuf(
+                    vq,
+                    pages.list,
+                    pages.len,
+                    memory_token().cast(),
+                    bindings::GFP_NOWAIT,
+                )
+            })
         })
-    }))
+    }
+
+    /// Tells the device of a block without lending it: for a device that only notes where it lies.
+    ///
+    /// Who owns the block may free it at any time, also before the device has used the entry.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::add`].
+    pub(crate) fn advertise(&mut self, block: &PageBlock) -> Result {
+        let mut sg = MaybeUninit::<bindings::scatterlist>::zeroed();
+        let len = u32::try_from(block.order().bytes())?;
+        // SAFETY: `sg` is valid for writes, and the block is memory of the linear map.
+        unsafe { bindings::sg_init_one(sg.as_mut_ptr(), block.address(), len) };
+        self.with(|vq| {
+            // SAFETY: The queue is valid by the invariant of `Inner`, and ours while its cell is locked.
+            to_result(unsafe {
+                bindings::virtqueue_add_inbuf(
+                    vq,
+                    sg.as_mut_ptr(),
+                    1,
+                    memory_token().cast(),
+                    bindings::GFP_NOWAIT,
+                )
+            })
+        })
+    }
 }

@@ -1,117 +1,244 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Work on freezable workqueues that can be stopped for good.
+//! Tasks on freezable workqueues that can be started at once whatever they wait for, and stopped for
+//! good.
 //!
-//! `ID` says which of the work items of `T` is meant. It does not matter who calls what when: once
-//! [`stop`] has returned, the work neither runs nor will, until [`allow`].
+//! `kernel::workqueue` has no way to stop work. To stop it from outside would mean to know whether a
+//! reference waits in the queue to be taken back, which `mod_delayed_work()` does not say. Here the
+//! work lives in its task, which stops it before it goes, and no reference is in the queue.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
+use crate::abstractions::bindings;
 use core::ptr::NonNull;
 use kernel::{
-    bindings,
+    ffi::c_int,
+    new_mutex,
     prelude::*,
-    sync::Arc,
-    time::Jiffies,
-    workqueue::{
-        self,
-        HasDelayedWork,
-        Work,
-        WorkItem, //
+    sync::{
+        LockClassKey,
+        Mutex, //
     },
+    time::{
+        msecs_to_jiffies,
+        Msecs, //
+    },
+    types::Opaque, //
 };
 
-/// Starts the work of `item` on the system's workqueue, unless it is to run anyway or was stopped.
-/// Does not sleep.
-pub(crate) fn start<T, const ID: u64>(item: &Arc<T>)
-where
-    T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID> + Send + Sync + 'static,
-{
-    // An item that is not queued now comes back: there is nothing to do then.
-    let _ = workqueue::system_freezable().enqueue::<_, ID>(item.clone());
+/// Any processor.
+// CAST: A small constant, which fits.
+const CPU_UNBOUND: c_int = bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int;
+
+/// What a task does each time that it is started.
+pub(crate) trait Run: Send + Sync {
+    /// Runs, never twice at the same time, and says when to run next.
+    fn run(&self) -> Next;
 }
 
-/// Starts the work of `item` on a queue of its own, unless it is to run anyway or was stopped. Does
-/// not sleep.
-pub(crate) fn start_on<T>(queue: &workqueue::Queue, item: &Arc<T>)
-where
-    T: WorkItem<Pointer = Arc<T>> + HasDelayedWork<T> + Send + Sync + 'static,
-{
-    let _ = queue.enqueue(item.clone());
+/// When a task is to run next, unless it is started before.
+#[derive(Clone, Copy)]
+pub(crate) enum Next {
+    /// When it is started.
+    Idle,
+    /// At once. Other work of the queue gets its turn.
+    Again,
+    /// After a time.
+    After(Msecs),
 }
 
-/// Starts the work of `item` on the system's workqueue after a time, unless it is to run anyway or was stopped.
-pub(crate) fn start_later<T, const ID: u64>(item: &Arc<T>, delay: Jiffies)
-where
-    T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID> + Send + Sync + 'static,
-{
-    let _ = workqueue::system_freezable().enqueue_delayed::<_, ID>(item.clone(), delay);
+/// Where a task runs.
+enum Queue {
+    /// The system's workqueue for work that stops while the system suspends.
+    System,
+    /// One of its own.
+    Own(NonNull<bindings::workqueue_struct>),
 }
 
-/// Waits for the work of `item` to end, and lets it start no more. Must not be called by the work.
-pub(crate) fn stop<T, const ID: u64>(item: &Arc<T>)
-where
-    T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID>,
-{
-    // SAFETY: `item` is valid. Disabling the work, rather than cancelling it, also refuses what
-    // would be queued from now on.
-    let was_queued = unsafe { bindings::disable_delayed_work_sync(delayed_work::<T, ID>(item)) };
-    if was_queued {
-        // SAFETY: Queueing leaked a reference for the work's function to take back, and the
-        // function will not run.
-        drop(unsafe { Arc::from_raw(Arc::as_ptr(item)) });
+impl Queue {
+    fn as_raw(&self) -> *mut bindings::workqueue_struct {
+        match self {
+            // SAFETY: The kernel sets this before it loads any module.
+            Self::System => unsafe { bindings::system_freezable_wq },
+            Self::Own(queue) => queue.as_ptr(),
+        }
     }
 }
 
-/// Undoes a [`stop`].
-pub(crate) fn allow<T, const ID: u64>(item: &Arc<T>)
-where
-    T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID>,
-{
-    // SAFETY: `item` is valid.
-    unsafe { bindings::enable_delayed_work(delayed_work::<T, ID>(item)) };
+/// Work that runs a task.
+///
+/// # Invariants
+///
+/// `work` is initialised, with `Self::callback` as its function, and only queued on `queue`.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Task<T: Run> {
+    #[pin]
+    work: Opaque<bindings::delayed_work>,
+    queue: Queue,
+    /// The kernel counts how often work was disabled; this makes it once.
+    #[pin]
+    stopped: Mutex<bool>,
+    #[pin]
+    task: T,
 }
 
-/// A freezable workqueue for work that takes the processor for long.
-pub(crate) struct OwnedQueue(NonNull<bindings::workqueue_struct>);
-
-// SAFETY: A workqueue may be used from any thread.
-unsafe impl Send for OwnedQueue {}
+// SAFETY: Work may be queued and stopped from any thread, and workqueues have their locks.
+unsafe impl<T: Run> Send for Task<T> {}
 
 // SAFETY: As above.
-unsafe impl Sync for OwnedQueue {}
+unsafe impl<T: Run> Sync for Task<T> {}
 
-impl OwnedQueue {
-    /// Makes a workqueue.
+impl<T: Run> Task<T> {
+    /// A task on the system's workqueue.
+    pub(crate) fn new(
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+        timer_key: Pin<&'static LockClassKey>,
+        task: impl PinInit<T>,
+    ) -> impl PinInit<Self> {
+        Self::on(Queue::System, name, key, timer_key, task)
+    }
+
+    /// A task that takes the processor for long, on a workqueue of its own.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new_intensive(
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+        timer_key: Pin<&'static LockClassKey>,
+        task: impl PinInit<T>,
+    ) -> Result<impl PinInit<Self>> {
         // SAFETY: May be called from any context that may sleep.
-        let queue = unsafe { crate::bindings::balloon_bmap_alloc_workqueue() };
-        NonNull::new(queue).map(Self).ok_or(ENOMEM)
+        let queue = unsafe { bindings::balloon_bmap_alloc_workqueue() };
+        let queue = Queue::Own(NonNull::new(queue).ok_or(ENOMEM)?);
+        Ok(Self::on(queue, name, key, timer_key, task))
     }
 
-    /// The queue.
-    pub(crate) fn queue(&self) -> &workqueue::Queue {
-        // SAFETY: The queue exists as long as `self` does.
-        unsafe { workqueue::Queue::from_raw(self.0.as_ptr()) }
+    fn on(
+        queue: Queue,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+        timer_key: Pin<&'static LockClassKey>,
+        task: impl PinInit<T>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            work <- Opaque::ffi_init(move |slot: *mut bindings::delayed_work| {
+                // INVARIANT: The work has this function, and it is not queued.
+                // SAFETY: `slot` is valid for writes, and stays pinned. The timer is that of delayed
+                // work, and has its function.
+                unsafe {
+                    bindings::init_work_with_key(
+                        &raw mut (*slot).work,
+                        Some(Self::callback),
+                        false,
+                        name.as_char_ptr(),
+                        key.as_ptr(),
+                    );
+                    bindings::timer_init_key(
+                        &raw mut (*slot).timer,
+                        Some(bindings::delayed_work_timer_fn),
+                        bindings::TIMER_IRQSAFE,
+                        name.as_char_ptr(),
+                        timer_key.as_ptr(),
+                    );
+                }
+            }),
+            queue,
+            stopped <- new_mutex!(false),
+            task <- task,
+        })
+    }
+
+    /// What is run.
+    pub(crate) fn inner(&self) -> &T {
+        &self.task
+    }
+
+    /// Runs the task as soon as may be: at once, or again after the run that is under way. May be
+    /// called in interrupt context.
+    pub(crate) fn start(&self) {
+        self.start_after(0);
+    }
+
+    fn start_after(&self, ms: Msecs) {
+        // SAFETY: Work and queue are valid by the type invariant.
+        unsafe {
+            bindings::mod_delayed_work_on(
+                CPU_UNBOUND,
+                self.queue.as_raw(),
+                self.work.get(),
+                msecs_to_jiffies(ms),
+            )
+        };
+    }
+
+    /// Waits for the run that is under way, after which there is none until [`Self::allow`], whoever
+    /// starts the task. Must not be called by the task.
+    pub(crate) fn stop(&self) {
+        let mut stopped = self.stopped.lock();
+        if !core::mem::replace(&mut *stopped, true) {
+            // SAFETY: The work is valid. It is disabled, not cancelled, so that it refuses what would
+            // be queued from now on.
+            unsafe { bindings::disable_delayed_work_sync(self.work.get()) };
+        }
+    }
+
+    /// Undoes [`Self::stop`].
+    pub(crate) fn allow(&self) {
+        let mut stopped = self.stopped.lock();
+        if core::mem::replace(&mut *stopped, false) {
+            // SAFETY: The work is valid, and was disabled once.
+            unsafe { bindings::enable_delayed_work(self.work.get()) };
+        }
+    }
+
+    extern "C" fn callback(work: *mut bindings::work_struct) {
+        // SAFETY: By the type invariant, this is the work in the `delayed_work` of a task, which stops
+        // it before it goes.
+        let this = unsafe {
+            let work = kernel::container_of!(work, bindings::delayed_work, work);
+            &*kernel::container_of!(Opaque::cast_from(work), Self, work)
+        };
+        let delay = match this.task.run() {
+            Next::Idle => return,
+            Next::Again => 0,
+            Next::After(ms) => msecs_to_jiffies(ms),
+        };
+        // Not `start_after`: whoever has started the task meanwhile wants it sooner.
+        // SAFETY: As there.
+        unsafe {
+            bindings::queue_delayed_work_on(
+                CPU_UNBOUND,
+                this.queue.as_raw(),
+                this.work.get(),
+                delay,
+            )
+        };
     }
 }
 
-impl Drop for OwnedQueue {
-    fn drop(&mut self) {
-        // SAFETY: The queue is ours, and its owner has stopped all work on it.
-        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+#[pinned_drop]
+impl<T: Run> PinnedDrop for Task<T> {
+    fn drop(self: Pin<&mut Self>) {
+        self.stop();
+        if let Queue::Own(queue) = self.queue {
+            // SAFETY: The queue is ours, and there is no work on it.
+            unsafe { bindings::destroy_workqueue(queue.as_ptr()) };
+        }
     }
 }
 
-fn delayed_work<T: HasDelayedWork<T, ID>, const ID: u64>(
-    item: &Arc<T>,
-) -> *mut bindings::delayed_work {
-    // SAFETY: `item` points to a valid `T`, whose work is pinned with it.
-    let work = unsafe { Work::raw_get(T::raw_get_work(Arc::as_ptr(item).cast_mut())) };
-    // SAFETY: By the requirements of `HasDelayedWork`, this work is the one in a `delayed_work`.
-    unsafe { kernel::container_of!(work, bindings::delayed_work, work) }
+/// Makes a [`Task`] with lock classes of its own.
+#[macro_export]
+macro_rules! new_task {
+    ($constructor:ident, $name:literal, $task:expr) => {
+        $crate::abstractions::work::Task::$constructor(
+            $name,
+            kernel::static_lock_class!(),
+            kernel::static_lock_class!(),
+            $task,
+        )
+    };
 }

@@ -1,274 +1,234 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! A balloon device and its driver.
+//! The driver of balloon devices.
 
 use crate::{
-    back_off::BackOff,
-    balloon_pages::BalloonPages,
-    bindings,
+    abstractions::{
+        bindings, crash_dump,
+        debugfs::ShowFile,
+        memory_info,
+        memory_notifier::MemoryChain,
+        notifier::{
+            Listen,
+            Notifier, //
+        },
+        oom_notifier::OomChain,
+        page_counts::Counted,
+        page_reporting::PageReporting,
+        param::{
+            self,
+            FloorChain, //
+        },
+        shrinker::Shrinker,
+        transport::Transport,
+        virtio::{
+            self,
+            DeviceId,
+            Features, //
+        },
+        virtio_device::Device,
+        virtqueue::QueueInfo,
+        work::Task,
+    },
+    balloon::{
+        account::Account,
+        allocation::WINDOW,
+        config,
+        hinting::Hinting,
+        hot_unplug::BlockEviction,
+        oom::{
+            self,
+            OomDeflation, //
+        },
+        reporting::Reporting,
+        size_worker::SizeWorker,
+        statistics::Statistics,
+        wakeup::{
+            Event,
+            WakeupEvents, //
+        },
+    },
     bitmap::MAX_BITMAPS,
-    counters::Counters,
-    debugfs::DebugFs,
-    hinting::Hinting,
-    hot_unplug::MemoryHotplug,
-    memory_info,
-    message::ByteOrder,
-    notifier::Notifier,
-    oom::OutOfMemory,
-    param,
-    reporter::{
-        Format,
-        Reporter,
-        SharedReporter, //
+    messages::{
+        byte_order::ByteOrder,
+        counters::Counters,
+        fault,
+        sender::{
+            Format,
+            Sender, //
+        },
     },
-    reporting::PageReporting,
-    shortage::Shortage,
-    shrinker::Shrinker,
-    size_worker::InFlight,
-    stats::StatsQueue,
-    virtio::{
-        self,
-        DeviceId,
-        Driver,
-        Features, //
-    },
-    virtqueue::{
-        self,
-        UsedBuffers, //
-    },
-    wakeup::{
-        Event,
-        WakeupEvents, //
-    },
-    work, //
+    new_task,
 };
-use core::mem::offset_of;
 use kernel::{
     device::Core,
-    fmt, new_mutex,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             Atomic,
-            Relaxed, //
+            Full, //
         },
-        Arc,
-        Mutex, //
-    },
-    workqueue::{
-        impl_has_delayed_work,
-        new_delayed_work,
-        DelayedWork,
-        WorkItem, //
+        Arc, //
     },
 };
+
+type Feature = virtio::Feature<BalloonDriver>;
+
+const MUST_TELL_HOST: Feature = Feature::declared(bindings::VIRTIO_BALLOON_F_MUST_TELL_HOST);
+const STATS_VQ: Feature = Feature::declared(bindings::VIRTIO_BALLOON_F_STATS_VQ);
+const DEFLATE_ON_OOM: Feature = Feature::declared(bindings::VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
+const FREE_PAGE_HINT: Feature = Feature::declared(bindings::VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+const PAGE_POISON: Feature = Feature::declared(bindings::VIRTIO_BALLOON_F_PAGE_POISON);
+const REPORTING: Feature = Feature::declared(bindings::VIRTIO_BALLOON_F_REPORTING);
+const PAGE_BITMAP: Feature = Feature::declared(VIRTIO_BALLOON_F_PAGE_BITMAP);
 
 /// Messages are page bitmaps. Not in any published specification of virtio: docs/PROTOCOL.md.
 const VIRTIO_BALLOON_F_PAGE_BITMAP: u32 = 63;
 
-/// The work item that takes the balloon to its target.
-pub(crate) const SIZE_WORK: u64 = 0;
-
-/// The work item that answers the device's requests for statistics.
-pub(crate) const STATS_WORK: u64 = 1;
-
 /// The number of the statistics queue, where there is one.
 const STATS_QUEUE: u32 = 2;
 
-/// A balloon.
-///
-/// Locks: that of the window in flight comes before the reporter's. Under both the device is waited
-/// for. The kernel's lock of all balloons, which is taken inside [`BalloonPages`], comes last. Pages
-/// are allocated under none of them. The lock of the statistics is taken alone.
+/// Hints of free pages.
+struct Hints {
+    task: Arc<Task<Hinting>>,
+    _shrinker: Shrinker<Task<Hinting>>,
+}
+
+/// All that a device has while it is bound. Dropped in the order of the fields: first who calls the
+/// others, then who works for them.
 #[pin_data]
 pub(crate) struct Balloon {
-    pub(crate) dev: ARef<virtio::Device>,
-    pub(crate) reporter: Arc<SharedReporter>,
     #[pin]
-    pub(crate) pages: BalloonPages,
-    /// What the host holds, in units of 4 KiB.
-    pub(crate) held: Atomic<u64>,
-    pub(crate) back_off: BackOff,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) shortage: Shortage,
-    /// Of the size worker, and of those who have stopped it.
+    oom: Notifier<OomChain, OomDeflation>,
     #[pin]
-    pub(crate) in_flight: Mutex<Option<InFlight>>,
-    used: Arc<UsedBuffers>,
+    hot_unplug: Notifier<MemoryChain, BlockEviction>,
     #[pin]
-    pub(crate) wakeup: WakeupEvents,
+    floor: Notifier<FloorChain, FloorChange>,
+    _debugfs: ShowFile<Account>,
     #[pin]
-    stats: Mutex<Option<StatsQueue>>,
-    hinting: Option<Arc<Hinting>>,
-    #[pin]
-    reporting: PageReporting,
-    #[pin]
-    size_work: DelayedWork<Self, SIZE_WORK>,
-    #[pin]
-    stats_work: DelayedWork<Self, STATS_WORK>,
+    reporting: PageReporting<Reporting>,
+    hints: Option<Hints>,
+    statistics: Arc<Task<Statistics>>,
+    size_worker: Arc<Task<SizeWorker>>,
+    wakeup: Arc<WakeupEvents>,
+    account: Arc<Account>,
+    /// Whether the device was restored before, for tests.
+    restored: Atomic<bool>,
 }
 
-impl_has_delayed_work! {
-    impl HasDelayedWork<Self, 0> for Balloon { self.size_work }
-    impl HasDelayedWork<Self, 1> for Balloon { self.stats_work }
-}
+/// The floor under the guest's memory is another.
+struct FloorChange(Arc<Task<SizeWorker>>);
 
-impl WorkItem<STATS_WORK> for Balloon {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.wakeup.begin(Event::Stats);
-        let mut stats = this.stats.lock();
-        match (*stats).as_mut().map(StatsQueue::answer) {
-            Some(Ok(true)) => this.counters.stats.inc(),
-            Some(Ok(false)) | None => {}
-            Some(Err(err)) => {
-                let dev: &kernel::device::Device = this.dev.as_ref();
-                dev_err!(dev, "no more statistics: {err:?}\n");
-            }
-        }
-        this.wakeup.end();
+impl Listen<FloorChain> for FloorChange {
+    fn notify(&self, (): ()) {
+        self.0.start();
     }
+}
+
+/// Names of the device's queues, in the order of their numbers.
+fn queue_infos(transport: &Transport) -> [Option<QueueInfo>; 5] {
+    let with = |feature: Feature, info| feature.is_agreed_on(transport).then_some(info);
+    [
+        Some(QueueInfo::new(c"inflate")),
+        Some(QueueInfo::new(c"deflate")),
+        with(STATS_VQ, QueueInfo::new(c"stats")),
+        with(FREE_PAGE_HINT, QueueInfo::silent(c"free_page_vq")),
+        with(REPORTING, QueueInfo::new(c"reporting_vq")),
+    ]
 }
 
 impl Balloon {
-    fn new(
-        dev: &virtio::Device,
-        reporter: Reporter,
-        counters: Arc<Counters>,
-        shrinks_memory: bool,
-        hinting: Option<Arc<Hinting>>,
-    ) -> Result<Arc<Self>> {
-        let reporter = Arc::pin_init(new_mutex!(reporter), GFP_KERNEL)?;
-        let used = Arc::pin_init(UsedBuffers::new(), GFP_KERNEL)?;
-        Arc::pin_init(
-            pin_init!(Self {
-                dev: dev.into(),
-                pages <- BalloonPages::new(reporter.clone(), shrinks_memory),
-                reporter,
-                held: Atomic::new(0),
-                back_off: BackOff::new(),
-                counters,
-                shortage: Shortage::new(),
-                in_flight <- new_mutex!(None),
-                used,
-                wakeup <- WakeupEvents::new(dev),
-                stats <- new_mutex!(None),
-                hinting,
-                reporting <- PageReporting::new(),
-                size_work <- new_delayed_work!("Balloon::size_work"),
-                stats_work <- new_delayed_work!("Balloon::stats_work"),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// The size that the host wants, in units of 4 KiB.
-    pub(crate) fn target(&self) -> u32 {
-        self.dev
-            .config_read(offset_of!(bindings::virtio_balloon_config, num_pages))
-    }
-
-    /// Tells the host the size that the balloon has.
-    pub(crate) fn write_actual(&self) {
-        // A target has 32 bits, and the balloon does not grow beyond it.
-        let actual = u32::try_from(self.held.load(Relaxed)).unwrap_or(u32::MAX);
-        self.dev
-            .config_write(offset_of!(bindings::virtio_balloon_config, actual), actual);
-    }
-
-    /// Writes a line for each number that debugfs shows.
-    pub(crate) fn write_stats(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "target {}", self.target())?;
-        writeln!(f, "actual {}", self.held.load(Relaxed))?;
-        writeln!(f, "floor {}", param::floor_pages())?;
-        self.counters.write(f)
-    }
-
-    fn has_stats(&self) -> bool {
-        self.dev.has_feature(bindings::VIRTIO_BALLOON_F_STATS_VQ)
-    }
-
-    /// Finds the device's queues and starts to use them.
-    fn connect(&self) -> Result {
-        self.used.hurry(false);
-
-        let reports = self.dev.has_feature(bindings::VIRTIO_BALLOON_F_REPORTING);
-        let names = [
-            Some(c"inflate"),
-            Some(c"deflate"),
-            self.has_stats().then_some(c"stats"),
-            self.hinting.as_ref().map(|_| c"free_page_vq"),
-            reports.then_some(c"reporting_vq"),
-        ];
+    /// Finds the device's queues and has their users use them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the transport, and ENOMEM.
+    fn connect(&self, dev: &Device<Core<'_>>) -> Result {
+        let transport = &self.account.transport;
         let [inflate, deflate, stats, hinting, reporting] =
-            virtqueue::find::<BalloonDriver, 5>(&self.dev, names, &self.used)?;
-
-        if self.dev.has_feature(bindings::VIRTIO_BALLOON_F_PAGE_POISON) {
-            let value = memory_info::free_page_value().unwrap_or(0);
-            self.dev.config_write(
-                offset_of!(bindings::virtio_balloon_config, poison_val),
-                value,
-            );
-        }
-        if let Some((hinting, queue)) = self.hinting.as_ref().zip(hinting) {
-            let modern = self.dev.has_feature(bindings::VIRTIO_F_VERSION_1);
-            hinting.connect(queue, ByteOrder::of_version_1(modern))?;
-        }
-        self.reporting.connect(reporting);
-        let stats = stats.map(StatsQueue::start).transpose()?;
-        *self.stats.lock() = stats;
+            virtio::find_vqs::<BalloonDriver, 5>(transport, dev, queue_infos(transport))?;
         let (inflate, deflate) = inflate.zip(deflate).ok_or(ENODEV)?;
-        self.reporter.lock().connect(inflate, deflate)
+        let order = ByteOrder::of_version_1(Feature::VERSION_1.is_agreed_on(transport));
+
+        if PAGE_POISON.is_agreed_on(transport) {
+            config::set_poison_val(transport, memory_info::free_page_value().unwrap_or(0))?;
+        }
+        if let Some((hints, queue)) = self.hints.as_ref().zip(hinting) {
+            hints.task.inner().connect(queue, order)?;
+        }
+        if let Some(queue) = reporting {
+            self.reporting.inner().connect(queue);
+        }
+        if let Some(queue) = stats {
+            self.statistics.inner().connect(queue, order)?;
+        }
+        self.account.connect([inflate.of(), deflate.of()])
     }
 
-    /// The device is live.
-    fn start(this: &Arc<Self>) {
-        if let Err(err) = this.reporting.start() {
-            let dev: &kernel::device::Device = this.dev.as_ref();
-            dev_err!(dev, "free pages are not reported: {err:?}\n");
+    /// Starts to be called for what happens to the guest's memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of the notifier chains.
+    fn listen(&self) -> Result {
+        if DEFLATE_ON_OOM.is_agreed_on(&self.account.transport) {
+            self.oom.register()?;
         }
-        if let Some(stats) = &mut *this.stats.lock() {
-            stats.kick();
+        self.hot_unplug.register()?;
+        self.floor.register()
+    }
+
+    /// The device is live: starts to use it.
+    fn start(&self) {
+        if let Some(capacity) = self.reporting.inner().capacity() {
+            if let Err(err) = self.reporting.start(capacity) {
+                dev_err!(
+                    self.account.transport.device(),
+                    "free pages are not reported: {err:?}\n"
+                );
+            }
         }
-        work::start::<Self, SIZE_WORK>(this);
+        self.statistics.inner().kick();
+        self.size_worker.start();
     }
 
     /// Stops all that uses the device, which may not answer any more.
-    fn quiesce(this: &Arc<Self>) {
-        this.used.hurry(true);
-        this.reporting.stop();
-        if let Some(hinting) = &this.hinting {
-            Hinting::stop(hinting);
+    fn stop(&self) {
+        // First of all: those who are waited for below may be waiting for the device.
+        self.account.transport.bound_waits();
+        if let Some(hints) = &self.hints {
+            hints.task.inner().stop();
         }
-        work::stop::<Self, SIZE_WORK>(this);
-        work::stop::<Self, STATS_WORK>(this);
+        self.oom.unregister();
+        self.hot_unplug.unregister();
+        self.floor.unregister();
+        self.reporting.stop();
+        if let Some(hints) = &self.hints {
+            hints.task.stop();
+        }
+        self.size_worker.stop();
+        self.statistics.stop();
     }
 
-    /// Empties the balloon and lets go of the device. Nothing may use it any more.
-    fn disconnect(&self) {
-        self.give_up();
-        *self.stats.lock() = None;
-        self.reporting.connect(None);
-        if let Some(hinting) = &self.hinting {
-            hinting.disconnect();
+    /// Undoes [`Self::stop`], but for what [`Self::listen`] starts.
+    fn allow(&self) {
+        self.size_worker.allow();
+        self.statistics.allow();
+        if let Some(hints) = &self.hints {
+            hints.task.allow();
+        }
+    }
+
+    /// Empties the balloon and lets go of the device, which nobody uses any more.
+    fn disconnect(&self, dev: &Device<Core<'_>>) {
+        self.account.drain_and_reset(dev, WINDOW);
+        self.statistics.inner().disconnect();
+        self.reporting.inner().disconnect();
+        if let Some(hints) = &self.hints {
+            hints.task.inner().disconnect();
         }
         self.wakeup.drop_all();
     }
-}
-
-/// All that a device has while it is bound. Dropped in the order of the fields.
-#[pin_data]
-pub(crate) struct Bound {
-    #[pin]
-    oom: Notifier<OutOfMemory>,
-    #[pin]
-    hotplug: Notifier<MemoryHotplug>,
-    shrinker: Option<Shrinker<Hinting>>,
-    #[pin]
-    debugfs: DebugFs,
-    balloon: Arc<Balloon>,
 }
 
 /// The driver of balloon devices.
@@ -279,8 +239,8 @@ crate::virtio_device_table!(
     [DeviceId::any_vendor(bindings::VIRTIO_ID_BALLOON)]
 );
 
-impl Driver for BalloonDriver {
-    type Data = Bound;
+impl virtio::Driver for BalloonDriver {
+    type Data = Balloon;
 
     const ID_TABLE: virtio::IdTable = &ID_TABLE;
 
@@ -295,134 +255,186 @@ impl Driver for BalloonDriver {
     ];
 
     fn validate(
-        dev: &virtio::Device<Core<'_>>,
-        features: &mut Features<'_>,
+        dev: &Device<Core<'_>>,
+        transport: &Transport,
+        features: &mut Features<'_, Self>,
     ) -> Result<impl PinInit<Self::Data, Error>> {
-        let generic: &kernel::device::Device = (**dev).as_ref();
+        if crash_dump::is_capture_kernel() {
+            // It has little memory, and what it was started for is in all the rest.
+            dev_info!(transport.device(), "not used in a capture kernel\n");
+            return Err(ENODEV);
+        }
         if !dev.has_config() {
-            dev_err!(generic, "the device has no configuration space\n");
+            dev_err!(
+                transport.device(),
+                "the device has no configuration space\n"
+            );
             return Err(EINVAL);
         }
         // Messages are one descriptor each, and physical addresses.
-        features.withdraw(bindings::VIRTIO_RING_F_INDIRECT_DESC);
-        features.withdraw(bindings::VIRTIO_F_ACCESS_PLATFORM);
+        features.withdraw(Feature::RING_INDIRECT_DESC);
+        features.withdraw(Feature::ACCESS_PLATFORM);
 
         if memory_info::free_page_value().is_none() {
-            features.withdraw(bindings::VIRTIO_BALLOON_F_PAGE_POISON);
-        } else if !features.has(bindings::VIRTIO_BALLOON_F_PAGE_POISON) {
+            features.withdraw(PAGE_POISON);
+        } else if !features.has(PAGE_POISON) {
             // The device could not give reported pages back with that value in them.
-            features.withdraw(bindings::VIRTIO_BALLOON_F_REPORTING);
+            features.withdraw(REPORTING);
         }
-        // Pages that come back when memory runs out are used, not gone.
-        let shrinks_memory = !features.has(bindings::VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
-        let hinting = if features.has(bindings::VIRTIO_BALLOON_F_FREE_PAGE_HINT) {
-            Some(Hinting::new(dev)?)
+        let counted = if features.has(DEFLATE_ON_OOM) {
+            Counted::Used
+        } else {
+            Counted::Gone
+        };
+        let counters = Arc::new(Counters::new(), GFP_KERNEL)?;
+        let sender = sender(features, transport, &counters)?;
+        let account = Account::new(transport.clone(), sender, counters.clone(), counted)?;
+        let wakeup = Arc::pin_init(WakeupEvents::new(transport.clone()), GFP_KERNEL)?;
+        let hints = if features.has(FREE_PAGE_HINT) {
+            Some(Hints::new(transport)?)
         } else {
             None
         };
-        let shrinker = hinting.clone().map(Shrinker::register).transpose()?;
-        let counters = Arc::new(Counters::new(), GFP_KERNEL)?;
-        let reporter = reporter(features, counters.clone())?;
-        let balloon = Balloon::new(dev, reporter, counters, shrinks_memory, hinting)?;
-        let debugfs = DebugFs::new(balloon.clone())?;
-        Ok(try_pin_init!(Bound {
-            oom <- Notifier::new(balloon.clone()),
-            hotplug <- Notifier::new(balloon.clone()),
-            shrinker,
-            debugfs <- debugfs,
-            balloon,
+        let statistics = Statistics::new(transport.clone(), counters, wakeup.clone());
+        let statistics = Arc::pin_init(
+            new_task!(new, c"balloon_statistics", statistics),
+            GFP_KERNEL,
+        )?;
+        let size_worker = SizeWorker::new(account.clone(), wakeup.clone());
+        let size_worker = Arc::pin_init(
+            new_task!(new, c"balloon_size_worker", size_worker),
+            GFP_KERNEL,
+        )?;
+        let oom = OomDeflation {
+            account: account.clone(),
+            size_worker: size_worker.clone(),
+        };
+        let eviction = BlockEviction {
+            account: account.clone(),
+            size_worker: size_worker.clone(),
+        };
+        let reporting = Reporting::new(transport.clone());
+        let debugfs = ShowFile::new(transport.device(), c"stats", account.clone());
+        Ok(try_pin_init!(Balloon {
+            oom <- Notifier::new(oom, oom::PRIORITY),
+            hot_unplug <- Notifier::new(eviction, 0),
+            floor <- Notifier::new(FloorChange(size_worker.clone()), 0),
+            _debugfs: debugfs,
+            reporting <- PageReporting::new(reporting),
+            hints,
+            statistics,
+            size_worker,
+            wakeup,
+            account,
+            restored: Atomic::new(false),
         }))
     }
 
-    fn probe(dev: &virtio::Device<Core<'_>>, data: Pin<&Self::Data>) -> Result {
-        data.balloon.connect()?;
-        if dev.has_feature(bindings::VIRTIO_BALLOON_F_DEFLATE_ON_OOM) {
-            data.oom.register()?;
-        }
-        data.hotplug.register()?;
-        let generic: &kernel::device::Device = (**dev).as_ref();
-        match data.balloon.reporter.lock().format() {
+    fn probe(dev: &Device<Core<'_>>, data: Pin<&Self::Data>) -> Result {
+        data.connect(dev)?;
+        data.listen()?;
+        let format = data.account.lock().sender().format();
+        let dev = data.account.transport.device();
+        match format {
             Format::PageBitmaps => dev_info!(
-                generic,
+                dev,
                 "page bitmaps, 1 of up to {MAX_BITMAPS} bitmaps of 32 KiB\n"
             ),
-            Format::PfnArrays(_) => dev_info!(generic, "PFN array\n"),
+            Format::PfnArrays(_) => dev_info!(dev, "PFN array\n"),
         }
         Ok(())
     }
 
-    fn scan(_dev: &virtio::Device<Core<'_>>, data: Pin<&Self::Data>) {
-        Balloon::start(&data.balloon);
+    fn scan(_dev: &Device<Core<'_>>, data: Pin<&Self::Data>) {
+        data.start();
     }
 
     fn config_changed(data: Pin<&Self::Data>) {
-        data.balloon.wakeup.raise(Event::Adjust);
-        if let Some(hinting) = &data.balloon.hinting {
-            Hinting::config_changed(hinting);
+        data.wakeup.raise(Event::Adjust);
+        if let Some(hints) = &data.hints {
+            hints.task.inner().config_changed();
+            hints.task.start();
         }
-        work::start::<Balloon, SIZE_WORK>(&data.balloon);
+        data.size_worker.start();
     }
 
-    fn buffers_used(data: Pin<&Self::Data>, queue: u32) {
-        if data.balloon.has_stats() && queue == STATS_QUEUE {
-            data.balloon.wakeup.raise(Event::Stats);
-            work::start::<Balloon, STATS_WORK>(&data.balloon);
-        } else {
-            data.balloon.used.wake();
+    fn on_notify(data: Pin<&Self::Data>, queue: u32) {
+        if queue == STATS_QUEUE && STATS_VQ.is_agreed_on(&data.account.transport) {
+            data.wakeup.raise(Event::Stats);
+            data.statistics.start();
         }
     }
 
-    fn remove(_dev: &virtio::Device<Core<'_>>, data: Pin<&Self::Data>) {
-        data.oom.unregister();
-        data.hotplug.unregister();
-        Balloon::quiesce(&data.balloon);
-        data.balloon.disconnect();
+    fn remove(dev: &Device<Core<'_>>, data: Pin<&Self::Data>) {
+        data.stop();
+        data.disconnect(dev);
     }
 
-    fn shutdown(_dev: &virtio::Device<Core<'_>>, data: Pin<&Self::Data>) {
-        data.oom.unregister();
-        data.hotplug.unregister();
-        Balloon::quiesce(&data.balloon);
+    fn shutdown(_dev: &Device<Core<'_>>, data: Pin<&Self::Data>) {
+        data.stop();
     }
 
-    fn freeze(_dev: &virtio::Device<Core<'_>>, data: Pin<&Self::Data>) -> Result {
-        Balloon::quiesce(&data.balloon);
-        data.balloon.disconnect();
+    fn freeze(dev: &Device<Core<'_>>, data: Pin<&Self::Data>) -> Result {
+        data.stop();
+        data.disconnect(dev);
         Ok(())
     }
 
-    fn restore(_dev: &virtio::Device<Core<'_>>, data: Pin<&Self::Data>) -> Result {
-        let balloon = &data.balloon;
-        balloon.connect()?;
-        balloon.dev.ready();
-        balloon.write_actual();
-        work::allow::<Balloon, SIZE_WORK>(balloon);
-        work::allow::<Balloon, STATS_WORK>(balloon);
-        if let Some(hinting) = &balloon.hinting {
-            Hinting::allow(hinting);
+    fn restore(dev: &Device<Core<'_>>, data: Pin<&Self::Data>) -> Result {
+        if fault::FIRST_RESTORE && !data.restored.xchg(true, Full) {
+            return Err(ENOMEM);
         }
-        Balloon::start(balloon);
+        data.connect(dev)?;
+        data.listen()?;
+        dev.ready();
+        data.account.publish();
+        data.allow();
+        data.start();
         Ok(())
     }
 }
 
-/// Makes the reporter, and withdraws page bitmaps where they are not used.
-fn reporter(features: &mut Features<'_>, counters: Arc<Counters>) -> Result<Reporter> {
-    let modern = features.has(bindings::VIRTIO_F_VERSION_1);
-    let must_tell_host = features.has(bindings::VIRTIO_BALLOON_F_MUST_TELL_HOST);
-    let with = |format, flags| Reporter::new(format, must_tell_host, counters.clone(), flags);
+impl Hints {
+    fn new(transport: &Transport) -> Result<Self> {
+        let hinting = Hinting::new(transport.clone());
+        let task = Arc::pin_init(
+            new_task!(new_intensive, c"balloon_hinting", hinting)?,
+            GFP_KERNEL,
+        )?;
+        Ok(Self {
+            _shrinker: Shrinker::register(task.clone())?,
+            task,
+        })
+    }
+}
 
-    if features.has(VIRTIO_BALLOON_F_PAGE_BITMAP) {
+/// Makes the sender, and withdraws page bitmaps where they are not used.
+#[inline(never)]
+fn sender(
+    features: &mut Features<'_, BalloonDriver>,
+    transport: &Transport,
+    counters: &Arc<Counters>,
+) -> Result<Sender> {
+    let modern = features.has(Feature::VERSION_1);
+    let must_tell_host = features.has(MUST_TELL_HOST);
+    let with = |format| {
+        Sender::new(
+            format,
+            must_tell_host,
+            transport.clone(),
+            counters.clone(),
+            GFP_KERNEL | __GFP_NOWARN,
+        )
+    };
+
+    if features.has(PAGE_BITMAP) {
         if modern && param::page_bitmap() {
-            match with(Format::PageBitmaps, GFP_KERNEL | __GFP_NOWARN) {
-                Ok(reporter) => return Ok(reporter),
+            match with(Format::PageBitmaps) {
+                Ok(sender) => return Ok(sender),
                 Err(_) => pr_warn!("no memory for page bitmaps\n"),
             }
         }
-        features.withdraw(VIRTIO_BALLOON_F_PAGE_BITMAP);
+        features.withdraw(PAGE_BITMAP);
     }
-    with(
-        Format::PfnArrays(ByteOrder::of_version_1(modern)),
-        GFP_KERNEL | __GFP_NOWARN,
-    )
+    with(Format::PfnArrays(ByteOrder::of_version_1(modern)))
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Free page hinting: the device asks which pages are free, to leave them out of a migration.
 //!
@@ -9,47 +9,48 @@
 //! VIRTIO 1.3, 5.5.6.5.
 
 use crate::{
-    bindings,
-    blocks::{
-        Block,
-        Order, //
+    abstractions::{
+        bindings,
+        buffer::Buffer,
+        page_block::{
+            Order,
+            PageBlock,
+            Source, //
+        },
+        page_list::PageList,
+        shrinker::Shrink,
+        transport::Transport,
+        virtqueue::{
+            RawQueue,
+            Virtqueue, //
+        },
+        work::{
+            Next,
+            Run,
+            Task, //
+        },
     },
-    message::{
-        ByteOrder,
-        Message, //
-    },
-    pages::{
-        Allocated,
-        PageList, //
-    },
-    shrinker::Shrink,
-    virtio,
-    virtqueue::Virtqueue,
-    work::{
-        self,
-        OwnedQueue, //
+    balloon::config,
+    messages::{
+        byte_order::ByteOrder,
+        fault, //
     },
 };
-use core::mem::offset_of;
 use kernel::{
     new_mutex, new_spinlock,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             Atomic,
             Full,
             Relaxed, //
         },
-        Arc,
         Mutex,
         SpinLock, //
     },
-    workqueue::{
-        impl_has_delayed_work,
-        new_delayed_work,
-        DelayedWork,
-        WorkItem, //
+    time::{
+        delay::fsleep,
+        Delta, //
     },
 };
 
@@ -59,9 +60,12 @@ const STOP: u32 = bindings::VIRTIO_BALLOON_CMD_ID_STOP;
 /// The device is done with the hints that it has.
 const DONE: u32 = bindings::VIRTIO_BALLOON_CMD_ID_DONE;
 
+/// How often to look at a full queue. It does not notify: a device may be far behind.
+const LOOK: Delta = Delta::from_millis(1);
+
 /// The queue, and the command that is served on it.
 struct HintQueue {
-    queue: Virtqueue,
+    queue: Virtqueue<KBox<Buffer>>,
     order: ByteOrder,
     active: u32,
 }
@@ -69,67 +73,31 @@ struct HintQueue {
 /// Hints of a device.
 #[pin_data]
 pub(crate) struct Hinting {
-    dev: ARef<virtio::Device>,
-    workqueue: OwnedQueue,
-    /// Of the work alone, and of those who have stopped it.
+    transport: Transport,
+    /// Of a run of the task, and of those who have stopped it.
     #[pin]
     queue: Mutex<Option<HintQueue>>,
     /// The blocks that the device was told of.
     #[pin]
-    blocks: SpinLock<PageList<Allocated>>,
+    blocks: SpinLock<PageList>,
     /// Whether the configuration space may have a newer command than `received`.
     changed: Atomic<bool>,
     received: Atomic<u32>,
-    #[pin]
-    work: DelayedWork<Self>,
-}
-
-impl_has_delayed_work! {
-    impl HasDelayedWork<Self> for Hinting { self.work }
-}
-
-impl WorkItem for Hinting {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        let command = this.command();
-        if command == DONE {
-            this.give_back(usize::MAX);
-            return;
-        }
-        let mut queue = this.queue.lock();
-        let Some(queue) = &mut *queue else {
-            return;
-        };
-        if command != STOP && command != queue.active {
-            if let Err(err) = this.hint(queue, command) {
-                let dev: &kernel::device::Device = this.dev.as_ref();
-                dev_err!(dev, "free pages were not hinted: {err:?}\n");
-            }
-        }
-    }
+    /// Whether the task is to come to its end.
+    stopping: Atomic<bool>,
 }
 
 impl Hinting {
-    /// Hints for a device that has the feature.
-    ///
-    /// # Errors
-    ///
-    /// ENOMEM.
-    pub(crate) fn new(dev: &virtio::Device) -> Result<Arc<Self>> {
-        let workqueue = OwnedQueue::new()?;
-        Arc::pin_init(
-            pin_init!(Self {
-                dev: dev.into(),
-                workqueue,
-                queue <- new_mutex!(None),
-                blocks <- new_spinlock!(PageList::<Allocated>::new()),
-                changed: Atomic::new(false),
-                received: Atomic::new(STOP),
-                work <- new_delayed_work!("Hinting::work"),
-            }),
-            GFP_KERNEL,
-        )
+    /// No queue yet.
+    pub(crate) fn new(transport: Transport) -> impl PinInit<Self> {
+        pin_init!(Self {
+            transport,
+            queue <- new_mutex!(None),
+            blocks <- new_spinlock!(PageList::new()),
+            changed: Atomic::new(false),
+            received: Atomic::new(STOP),
+            stopping: Atomic::new(false),
+        })
     }
 
     /// Takes the queue to hint on.
@@ -137,10 +105,12 @@ impl Hinting {
     /// # Errors
     ///
     /// ENOSPC if it is too small: there is always an entry for a command beside those for pages.
-    pub(crate) fn connect(&self, queue: Virtqueue, order: ByteOrder) -> Result {
-        if queue.capacity() < 2 {
+    pub(crate) fn connect(&self, queue: RawQueue, order: ByteOrder) -> Result {
+        let queue = queue.of();
+        if queue.size() < 2 {
             return Err(ENOSPC);
         }
+        self.stopping.store(false, Relaxed);
         *self.queue.lock() = Some(HintQueue {
             queue,
             order,
@@ -149,59 +119,69 @@ impl Hinting {
         Ok(())
     }
 
-    /// Lets go of the queue, and of all blocks. The work must be stopped.
+    /// Lets go of the queue, and of all blocks. The task must be stopped.
     pub(crate) fn disconnect(&self) {
         *self.queue.lock() = None;
-        self.give_back(usize::MAX);
+        self.free_blocks(usize::MAX);
     }
 
-    /// The configuration space has changed. Does not sleep.
-    pub(crate) fn config_changed(this: &Arc<Self>) {
-        this.changed.store(true, Relaxed);
-        work::start_on(this.workqueue.queue(), this);
+    /// The configuration space has changed: the task is to look. May be called in interrupt context.
+    pub(crate) fn config_changed(&self) {
+        self.changed.store(true, Relaxed);
     }
 
-    /// Waits for the work to end, and lets it start no more.
-    pub(crate) fn stop(this: &Arc<Self>) {
-        work::stop(this);
-    }
-
-    /// Undoes [`Self::stop`].
-    pub(crate) fn allow(this: &Arc<Self>) {
-        work::allow(this);
+    /// Has the task come to its end, whatever the device wants.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
     }
 
     /// The newest command of the device.
-    fn command(&self) -> u32 {
-        if self.changed.xchg(false, Full) {
-            let offset = offset_of!(bindings::virtio_balloon_config, __bindgen_anon_1);
-            self.received.store(self.dev.config_read(offset), Relaxed);
+    fn command(&self) -> Result<u32> {
+        if self.stopping.load(Relaxed) {
+            return Ok(STOP);
         }
-        self.received.load(Relaxed)
+        if self.changed.xchg(false, Full) {
+            let command = config::free_page_hint_cmd_id(&self.transport)?;
+            self.received.store(command, Relaxed);
+        }
+        Ok(self.received.load(Relaxed))
+    }
+
+    fn serve(&self) -> Result {
+        let command = self.command()?;
+        if command == DONE {
+            self.free_blocks(usize::MAX);
+            return Ok(());
+        }
+        match &mut *self.queue.lock() {
+            Some(queue) if command != STOP && command != queue.active => self.hint(queue, command),
+            _ => Ok(()),
+        }
     }
 
     /// Tells the device of free blocks, between the start and the stop of a command.
     fn hint(&self, queue: &mut HintQueue, command: u32) -> Result {
         queue.active = command;
         queue.send_command(command)?;
-        while self.command() == command {
-            // What the device has used is not waited for, only made room of.
-            while queue.queue.take().is_some() {}
-            let Some(block) = Block::allocate(Order::MAX) else {
+        while self.command()? == command {
+            queue.collect()?;
+            // The last entry is left to the command that ends this.
+            if queue.queue.free() < 2 {
+                fsleep(LOOK);
+                continue;
+            }
+            let Some(block) = PageBlock::allocate(Order::MAX, Source::Unmovable) else {
                 break;
             };
-            // The last entry is left to the command that ends this.
-            if queue.queue.free() > 1 {
-                queue.queue.hint(&block)?;
-                queue.queue.kick();
-                self.blocks.lock().push(block);
-            }
+            queue.queue.advertise(&block)?;
+            queue.queue.kick();
+            self.blocks.lock().push(block);
         }
         queue.send_command(STOP)
     }
 
     /// Frees up to `blocks` blocks, and returns how many.
-    fn give_back(&self, blocks: usize) -> usize {
+    fn free_blocks(&self, blocks: usize) -> usize {
         let mut freed: usize = 0;
         while freed < blocks {
             let block = self.blocks.lock().pop(Order::MAX);
@@ -214,27 +194,47 @@ impl Hinting {
     }
 }
 
+impl Run for Hinting {
+    fn run(&self) -> Next {
+        if let Err(err) = self.serve() {
+            dev_err!(
+                self.transport.device(),
+                "free pages were not hinted: {err:?}\n"
+            );
+        }
+        Next::Idle
+    }
+}
+
 impl HintQueue {
     fn send_command(&mut self, command: u32) -> Result {
-        while self.queue.take().is_some() {}
-        let mut message = Message::new(4, GFP_KERNEL)?;
-        if let Some((slot, _)) = message.space().split_first_chunk_mut() {
-            *slot = self.order.bytes(command);
+        self.collect()?;
+        let mut buffer = Buffer::new(4, GFP_KERNEL)?;
+        if let Some((slot, _)) = buffer.space().split_first_chunk_mut() {
+            *slot = self.order.u32(command);
         }
-        message.set_len(4);
-        self.queue.add(message).map_err(|(err, _)| err)?;
+        buffer.set_len(4);
+        self.queue.add(buffer)?;
         self.queue.kick();
+        Ok(())
+    }
+
+    /// Makes room of what the device has used.
+    fn collect(&mut self) -> Result {
+        while !fault::DEAD_HINT_QUEUE && self.queue.get()?.is_some() {}
         Ok(())
     }
 }
 
-impl Shrink for Hinting {
+impl Shrink for Task<Hinting> {
     fn count(&self) -> usize {
-        self.blocks.lock().len()
+        self.inner().blocks.lock().len()
     }
 
     fn scan(&self, pages: usize) -> usize {
-        self.give_back(pages.div_ceil(Order::MAX.pages()))
+        let blocks = pages.div_ceil(Order::MAX.pages());
+        self.inner()
+            .free_blocks(blocks)
             .saturating_mul(Order::MAX.pages())
     }
 }

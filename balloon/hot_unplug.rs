@@ -1,56 +1,61 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Memory hot-unplug: blocks leave memory that is to go offline, as nobody can move them.
 //!
 //! The balloon gets others elsewhere. Single pages move by themselves: [`crate::compaction`].
-//!
-//! C header: [`include/linux/memory.h`](srctree/include/linux/memory.h)
 
 use crate::{
+    abstractions::{
+        memory_notifier::{
+            MemoryChain,
+            MemoryEvent, //
+        },
+        notifier::Listen,
+        transport::Patience,
+        work::Task, //
+    },
     balloon::{
-        Balloon,
-        SIZE_WORK, //
+        account::{
+            Account,
+            BRIEFLY_MS, //
+        },
+        held_pages::Wanted,
+        size_worker::SizeWorker, //
     },
-    bindings,
-    bitmap::PfnRange,
-    notifier::Chain,
-    pages::UNITS_PER_PAGE,
-    work, //
 };
-use kernel::{
-    ffi::{
-        c_int,
-        c_ulong,
-        c_void, //
-    },
-    sync::Arc, //
-};
+use core::ops::Range;
+use kernel::sync::Arc;
 
-/// Memory changes between online and offline.
-pub(crate) struct MemoryHotplug;
+/// Takes blocks of a balloon out of memory that goes offline.
+pub(crate) struct BlockEviction {
+    pub(crate) account: Arc<Account>,
+    pub(crate) size_worker: Arc<Task<SizeWorker>>,
+}
 
-// SAFETY: Unregistering waits for calls to end. Whoever takes memory offline waits for it.
-unsafe impl Chain for MemoryHotplug {
-    unsafe fn register(block: *mut bindings::notifier_block) -> c_int {
-        // SAFETY: By the safety requirements.
-        unsafe { bindings::balloon_bmap_register_memory_notifier(block) }
+impl BlockEviction {
+    /// Has no blocks in these PFNs any more, as far as the host lets go of them in time. Those that are
+    /// in transit to it, or that it does not let go of, stay: the memory cannot go offline then, and
+    /// whoever wants it to tries again.
+    fn evict_blocks(&self, pfns: Range<usize>) -> usize {
+        let account = &*self.account;
+        let patience = Patience::for_ms(BRIEFLY_MS);
+        let Some(books) = account.lock_within(patience) else {
+            return 0;
+        };
+        let which = Wanted::BlocksIn(pfns);
+        let evicted = account.deflate_from(books, which, 0, patience);
+        account.await_deflated(patience);
+        let evicted = evicted.unwrap_or(0);
+        account.counters.evicted_pages.add_len(evicted);
+        evicted
     }
+}
 
-    unsafe fn unregister(block: *mut bindings::notifier_block) {
-        // SAFETY: By the safety requirements.
-        unsafe { bindings::balloon_bmap_unregister_memory_notifier(block) };
-    }
-
-    unsafe fn call(balloon: &Arc<Balloon>, action: c_ulong, data: *mut c_void) {
-        let (mut start, mut pages) = (0, 0);
-        // SAFETY: These come from the chain of the memory.
-        if !unsafe { bindings::balloon_bmap_goes_offline(action, data, &mut start, &mut pages) } {
-            return;
-        }
-        // CAST: `unsigned long` has at most 64 bits.
-        let units = |pages: c_ulong| (pages as u64).saturating_mul(u64::from(UNITS_PER_PAGE));
-        if balloon.vacate(PfnRange::block(units(start), units(pages))) {
-            work::start::<Balloon, SIZE_WORK>(balloon);
+impl Listen<MemoryChain> for BlockEviction {
+    fn notify(&self, event: MemoryEvent) {
+        let MemoryEvent::GoingOffline(pfns) = event;
+        if self.evict_blocks(pfns) > 0 {
+            self.size_worker.start();
         }
     }
 }

@@ -1,16 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! What the driver has done, as debugfs shows it.
 
-use crate::{
-    blocks::{
+use crate::abstractions::{
+    page_block::{
         Order,
         ORDERS, //
     },
-    pages::{
-        PageList,
-        State, //
-    },
+    page_list::PageList, //
 };
 use kernel::{
     fmt,
@@ -44,15 +41,16 @@ impl Counter {
         self.add(n as u64);
     }
 
-    fn get(&self) -> u64 {
+    /// The count.
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// What went over one of the queues that pages are reported on.
-pub(crate) struct Flow {
+/// What went over the inflate or the deflate queue.
+pub(crate) struct QueueCounters {
     /// Pages of the guest.
-    pub(crate) pages: Counter,
+    pages: Counter,
     /// Blocks, by their order.
     blocks: [Counter; ORDERS],
     pub(crate) messages: Counter,
@@ -63,11 +61,11 @@ pub(crate) struct Flow {
     pub(crate) words: Counter,
     /// Notifications of the device.
     pub(crate) notifications: Counter,
-    /// Messages that were waited for.
+    /// Messages that came back.
     pub(crate) waits: Counter,
 }
 
-impl Flow {
+impl QueueCounters {
     const fn new() -> Self {
         Self {
             pages: Counter::new(),
@@ -82,7 +80,7 @@ impl Flow {
     }
 
     /// Counts the pages of a list.
-    pub(crate) fn count<S: State>(&self, pages: &PageList<S>) {
+    pub(crate) fn count(&self, pages: &PageList) {
         self.pages.add_len(pages.len());
         for order in Order::all() {
             if let Some(counter) = self.blocks.get(order.index()) {
@@ -109,16 +107,22 @@ impl Flow {
 
 /// All counters of a device.
 pub(crate) struct Counters {
-    pub(crate) inflate: Flow,
-    pub(crate) deflate: Flow,
-    /// Windows for which the guest had too little memory.
+    pub(crate) inflate: QueueCounters,
+    pub(crate) deflate: QueueCounters,
+    /// Windows for which the guest had too few pages.
     pub(crate) out_of_puff: Counter,
+    /// Windows that were given up, or not begun, because memory ran out elsewhere.
+    pub(crate) oom_retreats: Counter,
     /// Windows that were cut short, or put off, to keep to the floor.
     pub(crate) floor_hits: Counter,
     /// Times that the guest ran out of memory.
     pub(crate) oom_calls: Counter,
-    /// Pages that were given to the guest then.
+    /// Pages that were freed then.
     pub(crate) oom_pages: Counter,
+    /// Pages of blocks that left memory that was to go offline.
+    pub(crate) evicted_pages: Counter,
+    /// Places that were looked at for such blocks.
+    pub(crate) eviction_looks: Counter,
     /// Pages that compaction moved.
     pub(crate) migrations: Counter,
     /// Statistics that were sent.
@@ -129,12 +133,15 @@ impl Counters {
     /// All counters at 0.
     pub(crate) const fn new() -> Self {
         Self {
-            inflate: Flow::new(),
-            deflate: Flow::new(),
+            inflate: QueueCounters::new(),
+            deflate: QueueCounters::new(),
             out_of_puff: Counter::new(),
+            oom_retreats: Counter::new(),
             floor_hits: Counter::new(),
             oom_calls: Counter::new(),
             oom_pages: Counter::new(),
+            evicted_pages: Counter::new(),
+            eviction_looks: Counter::new(),
             migrations: Counter::new(),
             stats: Counter::new(),
         }
@@ -144,11 +151,19 @@ impl Counters {
     pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inflate.write("inflate", f)?;
         self.deflate.write("deflate", f)?;
-        writeln!(f, "out_of_puff {}", self.out_of_puff.get())?;
-        writeln!(f, "floor_hits {}", self.floor_hits.get())?;
-        writeln!(f, "oom_calls {}", self.oom_calls.get())?;
-        writeln!(f, "oom_pages {}", self.oom_pages.get())?;
-        writeln!(f, "migrations {}", self.migrations.get())?;
-        writeln!(f, "stats {}", self.stats.get())
+        for (name, counter) in [
+            ("out_of_puff", &self.out_of_puff),
+            ("oom_retreats", &self.oom_retreats),
+            ("floor_hits", &self.floor_hits),
+            ("oom_calls", &self.oom_calls),
+            ("oom_pages", &self.oom_pages),
+            ("evicted_pages", &self.evicted_pages),
+            ("eviction_looks", &self.eviction_looks),
+            ("migrations", &self.migrations),
+            ("stats", &self.stats),
+        ] {
+            writeln!(f, "{name} {}", counter.get())?;
+        }
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Allocations that a module built for tests makes fail.
 //!
@@ -10,3 +10,9 @@ pub(crate) const FIRST_BITMAP: bool = cfg!(balloon_bmap_fault = "first_bitmap");
 
 /// No further bitmap can be had.
 pub(crate) const MORE_BITMAPS: bool = cfg!(balloon_bmap_fault = "more_bitmaps");
+
+/// The device uses no buffer of the hint queue.
+pub(crate) const DEAD_HINT_QUEUE: bool = cfg!(balloon_bmap_fault = "dead_hint_queue");
+
+/// The device cannot be set up the first time that the system resumes.
+pub(crate) const FIRST_RESTORE: bool = cfg!(balloon_bmap_fault = "first_restore");

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Stretches of full words -> the words of one entry, of which each bit stands for many pages.
 //!
@@ -6,7 +6,7 @@
 //! distances have a factor in common, as the blocks of the kernel's page allocator have, are bits
 //! on a grid of that factor: a head and a word or two, however many they are.
 
-use crate::resp_encoder::{
+use super::wire::{
     MAX_WORDS,
     WORD_SHIFT, //
 };

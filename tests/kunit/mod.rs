@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! What the kernel runs of the encoder's tests, when it has KUnit; `tests/host` has many more.
 
@@ -7,13 +7,14 @@ use kernel::prelude::*;
 #[kunit_tests(virtio_balloon_bmap_bitmap)]
 mod bitmap {
     use crate::{
+        abstractions::compat,
         bitmap::{
             PageBitmaps,
             PfnRange,
+            Rest,
             MAX_BITMAPS,
             WORDS_PER_BITMAP, //
         },
-        compat,
     };
     use kernel::prelude::*;
 
@@ -44,12 +45,11 @@ mod bitmap {
     #[test]
     fn pages_beyond_the_window_are_left_for_the_next() -> Result {
         let mut map = PageBitmaps::new(zeroed()?);
-        let all = [2 * PFNS_PER_BITMAP, PFNS_PER_BITMAP, 1];
+        let mut rest = Rest::new(pages([1, PFNS_PER_BITMAP, 2 * PFNS_PER_BITMAP]));
 
-        assert_eq!(map.mark(1, pages(all)), Some(PFNS_PER_BITMAP));
+        assert!(map.fill(&mut rest));
         assert!(map.words().eq([(0, 2)]));
-        let next = map.mark(PFNS_PER_BITMAP, pages(all));
-        assert_eq!(next, Some(2 * PFNS_PER_BITMAP));
+        assert!(map.fill(&mut rest));
         assert!(map.words().eq([(PFNS_PER_BITMAP, 1)]));
         Ok(())
     }
@@ -59,12 +59,14 @@ mod bitmap {
         let mut map = PageBitmaps::new(zeroed()?);
         assert!(map.add(zeroed()?).is_ok());
         let last = 2 * PFNS_PER_BITMAP - 1;
+        let span = PfnRange { min: 0, max: last };
 
-        assert_eq!(map.mark(0, pages([0, last])), None);
+        assert!(map.cover(span));
+        map.mark(span, pages([0, last]));
         assert!(map.words().eq([(0, 1), (last - 63, 1 << 63)]));
         map.shrink();
         assert_eq!(map.words().count(), 0);
-        assert_eq!(map.mark(0, pages([0, last])), Some(last));
+        assert!(!map.cover(span));
         Ok(())
     }
 
@@ -83,12 +85,12 @@ mod bitmap {
 #[kunit_tests(virtio_balloon_bmap_encoder)]
 mod encoder {
     use crate::{
+        abstractions::compat,
         bitmap::{
             PageBitmaps,
             PfnRange,
             WORDS_PER_BITMAP, //
         },
-        compat,
         resp_encoder::{
             response_header,
             Encoded,
@@ -115,12 +117,12 @@ mod encoder {
 
     #[test]
     fn the_example_of_the_protocol() -> Result {
-        let pages = [(0x3c, 134), (0x12345, 1), (0x20000, 512)];
-        let pages = pages
-            .into_iter()
-            .map(|(pfn, len)| PfnRange::block(pfn, len));
+        let pages = [(0x3c, 134), (0x12345, 1), (0x20000, 512)]
+            .map(|(pfn, len)| PfnRange::block(pfn, len))
+            .into_iter();
+        let span = PfnRange::of(pages.clone()).ok_or(EINVAL)?;
         let mut map = PageBitmaps::new(compat::zeroed(WORDS_PER_BITMAP, GFP_KERNEL)?);
-        assert_eq!(map.mark(0x3c, pages), None);
+        map.mark(span, pages);
 
         let mut buf = compat::zeroed(1024, GFP_KERNEL)?;
         let mut encoder = Encoder::new(&mut buf);

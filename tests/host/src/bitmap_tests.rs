@@ -3,7 +3,7 @@
 //! The bitmaps of a window.
 
 use crate::{
-    bitmap::{PageBitmaps, PfnRange, MAX_BITMAPS},
+    bitmap::{PageBitmaps, PfnRange, Rest, MAX_BITMAPS},
     page_sets::{zeroed, PFNS_PER_BITMAP},
 };
 
@@ -35,39 +35,71 @@ fn a_range_wants_as_many_bitmaps_as_it_touches() {
     assert_eq!(bitmaps(0, u64::MAX), MAX_BITMAPS);
 }
 
+/// All of the pages.
+fn mark<const N: usize>(map: &mut PageBitmaps<Vec<u64>>, pfns: [u64; N]) {
+    let span = PfnRange::of(pages(pfns)).unwrap();
+    assert!(map.cover(span));
+    map.mark(span, pages(pfns));
+}
+
 #[test]
 fn a_window_begins_at_the_word_of_its_start() {
     let mut map = PageBitmaps::new(zeroed());
-    assert_eq!(map.mark(130, pages([130, 191, 192])), None);
+    mark(&mut map, [130, 191, 192]);
     assert_eq!(words(&map), [(128, (1 << 2) | (1 << 63)), (192, 1)]);
 }
 
 #[test]
-fn pages_beyond_the_window_wait_for_the_next() {
+fn bitmaps_cover_a_range_from_the_word_of_its_start() {
     let mut map = PageBitmaps::new(zeroed());
-    let all = [2 * PFNS_PER_BITMAP, 1, PFNS_PER_BITMAP];
-    assert_eq!(map.mark(1, pages(all)), Some(PFNS_PER_BITMAP));
-    assert_eq!(words(&map), [(0, 2)]);
-    // Pages below the window were in the one before.
-    let next = map.mark(PFNS_PER_BITMAP, pages(all));
-    assert_eq!(next, Some(2 * PFNS_PER_BITMAP));
-    assert_eq!(words(&map), [(PFNS_PER_BITMAP, 1)]);
+    let range = |min, max| PfnRange { min, max };
+    assert!(map.cover(range(127, PFNS_PER_BITMAP + 63)));
+    assert!(!map.cover(range(127, PFNS_PER_BITMAP + 64)));
+    assert!(!map.cover(range(0, u64::MAX)));
+    assert!(map.add(zeroed()).is_ok());
+    assert!(map.cover(range(127, PFNS_PER_BITMAP + 64)));
+}
+
+#[test]
+fn pages_beyond_the_bitmaps_wait_for_the_next_window() {
+    let mut map = PageBitmaps::new(zeroed());
+    let mut rest = Rest::new(pages([1, PFNS_PER_BITMAP, 2 * PFNS_PER_BITMAP]));
+    let mut windows = Vec::new();
+    while map.fill(&mut rest) {
+        windows.push(words(&map));
+    }
+    assert_eq!(
+        windows,
+        [[(0, 2)], [(PFNS_PER_BITMAP, 1)], [(2 * PFNS_PER_BITMAP, 1)]]
+    );
+}
+
+#[test]
+fn pages_that_descend_begin_a_new_window() {
+    let mut map = PageBitmaps::new(zeroed());
+    // Blocks of one order ascend, and then those of the next.
+    let mut rest = Rest::new(pages([640, 700, 70, 1]));
+    let mut windows = Vec::new();
+    while map.fill(&mut rest) {
+        windows.push(words(&map));
+    }
+    let first = vec![(640, (1 << 60) | 1)];
+    assert_eq!(windows, [first, vec![(64, 1 << 6)], vec![(0, 2)]]);
 }
 
 #[test]
 fn a_further_bitmap_widens_the_window() {
     let mut map = PageBitmaps::new(zeroed());
     assert!(map.add(zeroed()).is_ok());
-    let all = [0, PFNS_PER_BITMAP, 2 * PFNS_PER_BITMAP - 1];
-    assert_eq!(map.mark(0, pages(all)), None);
+    mark(&mut map, [0, PFNS_PER_BITMAP, 2 * PFNS_PER_BITMAP - 1]);
     assert_eq!(words(&map).len(), 3);
 }
 
 #[test]
 fn a_new_window_forgets_the_last() {
     let mut map = PageBitmaps::new(zeroed());
-    map.mark(0, pages([0, 100, 5000]));
-    map.mark(64, pages([70]));
+    mark(&mut map, [0, 100, 5000]);
+    mark(&mut map, [70]);
     assert_eq!(words(&map), [(64, 1 << 6)]);
     map.shrink();
     assert_eq!(words(&map), []);
@@ -83,7 +115,7 @@ fn there_are_at_most_32_bitmaps_and_all_but_one_can_be_given_back() {
     assert_eq!(map.add(zeroed()), Err(zeroed()));
     map.shrink();
     assert_eq!(map.len(), 1);
-    assert_eq!(map.mark(0, pages([PFNS_PER_BITMAP])), Some(PFNS_PER_BITMAP));
+    assert!(!map.cover(PfnRange::block(0, PFNS_PER_BITMAP + 1)));
 }
 
 #[test]
@@ -93,16 +125,18 @@ fn blocks_fill_words_and_what_lies_beyond_waits() {
         PfnRange::block(60, 132),
         PfnRange::block(PFNS_PER_BITMAP - 64, 128),
     ];
-    assert_eq!(map.mark(60, blocks.into_iter()), Some(PFNS_PER_BITMAP));
+    let mut rest = Rest::new(blocks.into_iter());
+    assert!(map.fill(&mut rest));
     let last = PFNS_PER_BITMAP - 64;
     let full = u64::MAX;
     assert_eq!(
         words(&map),
         [(0, 0xf << 60), (64, full), (128, full), (last, full)]
     );
-    // A block that began below the window goes on in it.
-    assert_eq!(map.mark(PFNS_PER_BITMAP, blocks.into_iter()), None);
+    // A block that did not fit goes on in the next window.
+    assert!(map.fill(&mut rest));
     assert_eq!(words(&map), [(PFNS_PER_BITMAP, full)]);
+    assert!(!map.fill(&mut rest));
 }
 
 #[test]
@@ -113,24 +147,7 @@ fn pages_come_out_in_ascending_order() {
         PfnRange::block(62, 4),
         PfnRange::block(7, 1),
     ];
-    map.mark(7, blocks.into_iter());
+    map.mark(PfnRange { min: 7, max: 1002 }, blocks.into_iter());
     assert!(map.pfns().eq([7, 62, 63, 64, 65, 1000, 1001, 1002]));
     assert!(PfnRange::block(62, 4).pfns().eq(62..66));
-}
-
-#[test]
-fn ranges_meet_where_they_have_a_page_in_common() {
-    let range = PfnRange::block(10, 5);
-    for (pfn, len, meets) in [
-        (9, 1, false),
-        (9, 2, true),
-        (12, 1, true),
-        (0, 100, true),
-        (14, 1, true),
-        (15, 1, false),
-    ] {
-        let other = PfnRange::block(pfn, len);
-        assert_eq!(range.meets(other), meets, "{other:?}");
-        assert_eq!(other.meets(range), meets, "{other:?}");
-    }
 }

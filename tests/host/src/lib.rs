@@ -12,7 +12,12 @@ mod bitmap;
 #[path = "../../../resp_encoder.rs"]
 mod resp_encoder;
 
+mod balloon;
+mod messages;
+
 mod bitmap_tests;
+mod byte_order_tests;
 mod golden;
+mod ledger_model;
 mod page_sets;
 mod round_trip;

@@ -2,12 +2,13 @@
 
 //! Sets of pages as balloons have them, and the way from a set to messages.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use proptest::{collection, prelude::*};
 
 use crate::{
-    bitmap::{PageBitmaps, PfnRange, WORDS_PER_BITMAP},
+    bitmap::{PageBitmaps, PfnRange, Rest, WORDS_PER_BITMAP},
     resp_encoder::{response_header, Encoder, Full, HEAD_LEN},
 };
 
@@ -45,11 +46,23 @@ pub fn encode(pages: &Pages, bitmaps: usize, capacity: usize) -> Vec<Vec<u8>> {
         assert!(map.add(zeroed()).is_ok());
     }
 
-    let mut pass = Some(range.min);
-    while let Some(start) = pass {
-        pass = map.mark(start, blocks.iter().copied());
-        assert!(pass.is_none_or(|next| next > start), "a pass must get on");
-
+    // In any order where the bitmaps cover them; else each is looked at once, in ascending order.
+    let mut sorted = blocks.clone();
+    sorted.sort_unstable_by_key(|range| range.min);
+    let looks = Cell::new(0);
+    let mut rest = Rest::new(
+        sorted
+            .iter()
+            .copied()
+            .inspect(|_| looks.set(looks.get() + 1)),
+    );
+    let covered = map.cover(range);
+    if covered {
+        map.mark(range, blocks.iter().copied());
+    }
+    let mut is_first = true;
+    while (covered && is_first) || (!covered && map.fill(&mut rest)) {
+        is_first = false;
         let mut words = map.words().peekable();
         while words.peek().is_some() {
             let mut buf = vec![CANARY; capacity + 256];
@@ -70,6 +83,11 @@ pub fn encode(pages: &Pages, bitmaps: usize, capacity: usize) -> Vec<Vec<u8>> {
             messages.push(buf);
         }
     }
+    assert_eq!(
+        looks.get(),
+        if covered { 0 } else { sorted.len() },
+        "one look at a range"
+    );
     messages
 }
 

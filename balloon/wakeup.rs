@@ -1,24 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Keeps the system awake from an event of the device until it was dealt with.
 //!
 //! The device cannot wake the system by itself, but what wakes it may be meant for the balloon.
 //! Wakeup sources do not nest, so the balloon has its own beside that of the transport.
-//!
-//! C header: [`include/linux/pm_wakeup.h`](srctree/include/linux/pm_wakeup.h)
 
-use crate::{
-    bindings,
+use crate::abstractions::{
     compat::{
         new_spinlock_irq,
         SpinLockIrq, //
     },
-    virtio,
+    pm_wakeup,
+    transport::Transport, //
 };
-use kernel::{
-    prelude::*,
-    sync::aref::ARef, //
-};
+use kernel::prelude::*;
 
 /// What the device wants.
 #[derive(Clone, Copy)]
@@ -38,31 +33,28 @@ struct State {
 /// The wakeup events of a device.
 #[pin_data]
 pub(crate) struct WakeupEvents {
-    dev: ARef<virtio::Device>,
+    transport: Transport,
     #[pin]
     state: SpinLockIrq<State>,
 }
 
 impl WakeupEvents {
     /// No events yet.
-    pub(crate) fn new(dev: &virtio::Device) -> impl PinInit<Self> {
-        let dev: ARef<virtio::Device> = dev.into();
-        // SAFETY: The device is valid.
-        unsafe { bindings::balloon_bmap_can_wake_up(dev.as_raw_device()) };
+    pub(crate) fn new(transport: Transport) -> impl PinInit<Self> {
+        pm_wakeup::set_capable(transport.device());
         pin_init!(Self {
-            dev,
+            transport,
             state <- new_spinlock_irq!(State { pending: 0, awake: false }),
         })
     }
 
-    /// An event has come. Does not sleep.
+    /// An event has come. May be called in interrupt context.
     pub(crate) fn raise(&self, event: Event) {
         let mut state = self.state.lock();
         state.pending |= event as u32;
         if !state.awake {
             state.awake = true;
-            // SAFETY: The device is valid.
-            unsafe { bindings::balloon_bmap_stay_awake(self.dev.as_raw_device()) };
+            pm_wakeup::stay_awake(self.transport.device());
         }
     }
 
@@ -76,8 +68,7 @@ impl WakeupEvents {
         let mut state = self.state.lock();
         if state.pending == 0 && state.awake {
             state.awake = false;
-            // SAFETY: The device is valid.
-            unsafe { bindings::balloon_bmap_relax(self.dev.as_raw_device()) };
+            pm_wakeup::relax(self.transport.device());
         }
     }
 
