@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! How many kernels were started, and how long that took: what guests cost before they do anything.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -133,6 +133,8 @@ pub struct Vm {
     boots: usize,
     probes: usize,
     incidents: Vec<Incident>,
+    /// What else the driver may say.
+    expected: Vec<&'static str>,
     /// Pages in the balloon are used, and not gone.
     keeps_total: bool,
     /// It has slept since it was started.
@@ -185,6 +187,7 @@ impl Vm {
             boots: 0,
             probes: 0,
             incidents: Vec::new(),
+            expected: Vec::new(),
             keeps_total: false,
             slept: false,
         };
@@ -303,6 +306,11 @@ impl Vm {
     /// say so.
     pub fn count_oom_kill(&mut self) -> Result<()> {
         self.incidents.push(Incident::OomKill);
+        self.expect_oom_kills()
+    }
+
+    /// Checks that the guest has killed nobody but those that it was expected to.
+    pub fn expect_oom_kills(&mut self) -> Result<()> {
         let killed = self.guest.memory()?.oom_kill;
         ensure!(
             killed == self.incidents.len() as u64,
@@ -319,18 +327,28 @@ impl Vm {
         Ok(())
     }
 
+    /// Expects that the driver says this, and says it of what happened until now.
+    pub fn expect_line(&mut self, line: &'static str) -> Result<()> {
+        self.expected.push(line);
+        wait_until(Duration::from_secs(20), "the driver's line", || {
+            Ok(self.qemu.guest_log()?.contains(line))
+        })
+    }
+
     /// Has the guest's kernel crash, and does not wait. The log will say so.
     pub fn crash(&mut self) -> Result<()> {
         self.incidents.push(Incident::Crash);
         self.guest.send_shell("echo c > /proc/sysrq-trigger")
     }
 
-    /// All the driver says, but for "Out of puff", which is about memory and not about a probe.
+    /// All the driver says, but for what is expected and "Out of puff", which is about memory and not
+    /// about a probe.
     fn probe_lines(&self) -> Result<Vec<String>> {
         let log = self.qemu.guest_log()?;
         Ok(log
             .lines()
             .filter(|line| line.contains(OUR_PREFIX) && !line.contains("Out of puff"))
+            .filter(|line| !self.expected.iter().any(|expected| line.contains(expected)))
             .map(str::to_owned)
             .collect())
     }
@@ -644,6 +662,12 @@ impl Vm {
         if let Some(daemon) = &mut self.daemon {
             daemon.expect_alive()?;
         }
+        self.expect_clean_log()?;
+        Ok(self.daemon)
+    }
+
+    /// Checks that the guest's log has all that it must have so far, and no more.
+    fn expect_clean_log(&self) -> Result<()> {
         audit(&self.qemu.guest_log()?, self.boots, &self.incidents)?;
         let lines = self.probe_lines()?;
         if self.setup.driver != Driver::Stock && lines.len() != self.probes {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
 //! Who boots a guest, and when: scenarios that leave a guest as they found it take turns with one.
 //! Such a group runs from its beginning to its end on one thread, and groups run beside each other.
 

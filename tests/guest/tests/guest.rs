@@ -13,7 +13,6 @@ use std::thread::available_parallelism;
 use anyhow::Result;
 use groups::Group;
 use groups::Scenario::{self, Alone, Last, Shared};
-use guest_tests::accelerator::Accelerator;
 use guest_tests::balloon::{Device, Features};
 use guest_tests::boots;
 use guest_tests::environment::{self, Kernel};
@@ -22,9 +21,10 @@ use guest_tests::qemu::Machine;
 use guest_tests::vm::{Driver, Setup, Wire};
 use libtest_mimic::Arguments;
 use scenarios::{
-    floor, fragmented, hibernation, hinting, hot_unplug, hotplug, interrupts, kexec, lifecycle,
-    memory_map, migration, observation, oom, parameters, reclaim, reload, reporting, silence,
-    statistics, stress, targets, transfer, two_devices, wakeup,
+    failed_restore, floor, fragmented, hibernation, hinting, hot_unplug, hotplug, interrupts,
+    kexec, lifecycle, memory_map, migration, observation, oom, open_file, parameters, pauses,
+    reclaim, reload, reporting, silence, statistics, stress, targets, transfer, two_devices,
+    wakeup,
 };
 
 /// What every pair of driver and device must stand.
@@ -69,8 +69,40 @@ const DAEMON: &[(&str, Scenario)] = &[
     ("movable_memory", Alone(memory_map::movable_memory)),
 ];
 
-/// A device that does not answer, which only the daemon can be. How messages look does not matter.
-const SILENCE: &[(&str, Scenario)] = &[("silence", silence::silence)];
+/// What only a module of ours shows, and the daemon where it is told to be silent. How messages look does
+/// not matter.
+const SILENCE: &[(&str, Scenario)] = &[
+    ("silence", Alone(silence::silence)),
+    (
+        "nobody_waits_for_the_silent",
+        Alone(silence::nobody_waits_for_the_silent),
+    ),
+    (
+        "relief_from_the_silent",
+        Alone(silence::relief_from_the_silent),
+    ),
+    ("leaves_the_silent", Alone(silence::leaves_the_silent)),
+    (
+        "moves_no_more_than_one",
+        Alone(silence::moves_no_more_than_one),
+    ),
+    ("open_file", Shared(open_file::open_file)),
+];
+
+/// What holds back the balloon's growth.
+const PAUSES: &[(&str, Scenario)] = &[
+    ("shrinks_in_a_pause", Shared(pauses::shrinks_in_a_pause)),
+    (
+        "floor_is_heeded_at_once",
+        Shared(pauses::floor_is_heeded_at_once),
+    ),
+];
+
+/// With a device that uses no buffer of the hint queue.
+const DEAF: &[(&str, Scenario)] = &[("hinting_to_the_deaf", Alone(hinting::hinting_to_the_deaf))];
+
+/// With a driver whose first restore fails.
+const RESTORE: &[(&str, Scenario)] = &[("failed_restore", Alone(failed_restore::failed_restore))];
 
 /// The heart of it, for configurations that differ from another in one thing.
 const CORE: &[(&str, Scenario)] = &[
@@ -190,7 +222,7 @@ fn main() -> Result<ExitCode> {
     if arguments.list {
         return Ok(groups::run(arguments, configurations(kernel)).exit_code());
     }
-    println!("guests run under {}", Accelerator::best());
+    println!("guests run under {}", best_accelerator());
     let conclusion = groups::run(arguments, configurations(kernel));
     println!("{}", boots::summary());
     Ok(conclusion.exit_code())
@@ -243,7 +275,8 @@ fn configurations(kernel: Kernel) -> Vec<Group> {
     );
     let all = &[EVERYWHERE, MODULE, COMMON, OURS, MIGRATION];
     add("pfn_qemu", ours, qemu, pfns, all);
-    add("all_qemu", ours, all_of_qemu, pfns, &[PARITY, HINTING]);
+    let all = &[PARITY, HINTING, PAUSES];
+    add("all_qemu", ours, all_of_qemu, pfns, all);
     add("all_device", ours, all_of_daemon, bitmaps, &[PARITY]);
     if environment::native_qemu().is_ok() {
         let all = Device::NativeQemu(Features::ALL);
@@ -330,6 +363,20 @@ fn configurations(kernel: Kernel) -> Vec<Group> {
         Device::daemon(true),
         bitmaps,
         &[SPANS],
+    );
+    add(
+        "dead_hint_queue",
+        Driver::Faulty("dead_hint_queue"),
+        all_of_qemu,
+        pfns,
+        &[DEAF],
+    );
+    add(
+        "first_restore",
+        Driver::Faulty("first_restore"),
+        Device::daemon(true),
+        bitmaps,
+        &[RESTORE],
     );
     if kernel != Kernel::Distribution {
         return groups;

@@ -131,7 +131,7 @@ fn fragment(vm: &mut Vm) -> Result<Memory> {
 }
 
 /// A balloon of single pages, each beside a page that is free. Returns its size.
-fn arrange(vm: &mut Vm) -> Result<u64> {
+pub fn arrange(vm: &mut Vm) -> Result<u64> {
     let target = fragment(vm)?.available - SPARE / PAGE_SIZE;
     vm.reach(target)?;
     vm.guest.release()?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use guest_tests::migration::Ram;
 use guest_tests::process::wait_until;
 use guest_tests::vm::{Setup, Vm};
@@ -66,6 +66,49 @@ pub fn hinting_under_pressure(vm: &mut Vm) -> Result<()> {
     vm.reach(third)?;
     vm.reach(0)?;
     Ok(fs::remove_file(state)?)
+}
+
+/// A device that does not use what it is given is waited for no longer than the driver is wanted: a
+/// module that finds the queue full for ever can be removed.
+pub fn hinting_to_the_deaf(mut setup: Setup, directory: &Path) -> Result<()> {
+    setup.machine.memory_mib = 1024;
+    let state = directory.join("state");
+    let mut vm = Vm::boot(&setup, directory)?;
+    vm.load()?;
+    let before = vm.guest.memory()?;
+    vm.begin_migration(&state)?;
+    wait_until(SLOW, "the queue to be full", || {
+        let held = before.free.saturating_sub(vm.guest.memory()?.free);
+        // 4 MiB an entry, of which there are 128.
+        Ok(held > before.free / 8)
+    })?;
+    // What was allocated in vain would show as free blocks that come and go.
+    let allocated = allocations(&mut vm)?;
+    vm.guest.shell("sleep 2")?;
+    let in_vain = allocations(&mut vm)? - allocated;
+    ensure!(
+        in_vain < 50 * 1024,
+        "{in_vain} pages were allocated in two seconds"
+    );
+    vm.unload()?;
+    vm.cancel_migration()?;
+    await_memory(&mut vm, before.free)?;
+    vm.load()?;
+    vm.reach(vm.ram / 3)?;
+    vm.reach(0)?;
+    fs::remove_file(state)?;
+    vm.finish()
+}
+
+/// Pages that were allocated since the guest booted.
+fn allocations(vm: &mut Vm) -> Result<u64> {
+    let counts = vm
+        .guest
+        .shell("grep ^pgalloc_ /proc/vmstat | cut -d ' ' -f 2")?;
+    counts
+        .lines()
+        .map(|count| count.parse::<u64>().context("no count"))
+        .sum()
 }
 
 /// Migrates a guest whose free memory is full of what it had there. Returns how many bytes were free,

@@ -15,6 +15,9 @@ const FAR: FarMemory = FarMemory {
     at_gib: 40,
 };
 
+/// The pages of a pageblock.
+const PAGEBLOCK: u64 = 512;
+
 /// Blocks leave memory that is to go offline, and the balloon keeps its size with others.
 pub fn hot_unplug(mut setup: Setup, directory: &Path) -> Result<()> {
     setup.machine.far_memory = Some(FAR);
@@ -37,13 +40,22 @@ pub fn hot_unplug(mut setup: Setup, directory: &Path) -> Result<()> {
     vm.load()?;
     let target = vm.ram * 3 / 5;
     vm.reach(target)?;
-    let mut vacated = 0;
+    let (mut vacated, mut looks) = (0, 0);
     for place in candidates {
         let held = place.pages_in(&vm.guest.balloon_pages()?);
         if held < place.pages / 2 || !set_state(&mut vm, &place, "offline")? {
+            looks = vm.driver_counter("eviction_looks")?;
             continue;
         }
         vacated += 1;
+        // However many blocks there are elsewhere: none is smaller than a pageblock.
+        let looked = vm.driver_counter("eviction_looks")? - looks;
+        looks += looked;
+        ensure!(
+            (1..=place.pages / PAGEBLOCK).contains(&looked),
+            "{looked} places were looked at for the blocks in {} pages",
+            place.pages
+        );
         // Others take their place, and the device knows.
         vm.await_actual(target)?;
         vm.expect_conserved()?;

@@ -14,6 +14,9 @@ use serde_json::Value;
 use super::statistics::newest;
 use super::transfer::interrupt;
 
+/// How long falling asleep and waking up may take.
+const SLEEP: Duration = Duration::from_secs(60);
+
 /// After a reset by the host, and a reboot by the guest in the middle of an inflation, the balloon
 /// of the new boot starts empty and fills again.
 pub fn reset(vm: &mut Vm) -> Result<()> {
@@ -40,33 +43,42 @@ pub fn reset(vm: &mut Vm) -> Result<()> {
 /// Asleep, the guest has all of its memory; awake, the balloon fills again, and all else that the
 /// device does goes on.
 pub fn suspend(vm: &mut Vm) -> Result<()> {
-    const SLEEP: Duration = Duration::from_secs(60);
     vm.load()?;
     let target = vm.ram / 2;
     vm.reach(target)?;
     newest(vm)?;
     vm.guest.make_file("/tmp/data", 64 * MIB, 1)?;
 
-    vm.sleep(
-        "echo deep > /sys/power/mem_sleep; echo mem > /sys/power/state; \
-         cd /sys/bus/virtio/drivers/virtio_console; \
-         console=$(basename virtio*); echo $console > unbind; echo $console > bind",
-        SLEEP,
-    )?;
+    fall_asleep(vm)?;
     ensure!(vm.actual()? == 0, "a guest that sleeps has a balloon");
     ensure!(
         vm.pages_held()?.unwrap_or(0) == 0,
         "and the device its pages"
     );
 
-    vm.qemu.qmp.execute("system_wakeup", Value::Null)?;
-    // The agent's port is deaf after a sleep until its driver is bound anew, as the script does.
-    vm.guest.wait_hello(SLEEP)?;
+    wake_up(vm)?;
     vm.await_actual(target)?;
     vm.expect_balloon(target)?;
     vm.guest.verify_file("/tmp/data", 64 * MIB, 1)?;
     newest(vm)?;
     vm.reach(0).map(|_| ())
+}
+
+/// Has the guest suspend to RAM.
+pub fn fall_asleep(vm: &mut Vm) -> Result<()> {
+    vm.sleep(
+        "echo deep > /sys/power/mem_sleep; echo mem > /sys/power/state; \
+         cd /sys/bus/virtio/drivers/virtio_console; \
+         console=$(basename virtio*); echo $console > unbind; echo $console > bind",
+        SLEEP,
+    )
+}
+
+/// Wakes the guest up.
+pub fn wake_up(vm: &mut Vm) -> Result<()> {
+    vm.qemu.qmp.execute("system_wakeup", Value::Null)?;
+    // The agent's port is deaf after a sleep until its driver is bound anew, as the script above does.
+    vm.guest.wait_hello(SLEEP).map(|_| ())
 }
 
 /// Powering off does not wait for an inflation, nor stumble over it.

@@ -2,6 +2,7 @@
 
 //! What is proved of a guest, one idea a file.
 
+pub mod failed_restore;
 pub mod floor;
 pub mod fragmented;
 pub mod hibernation;
@@ -15,7 +16,9 @@ pub mod memory_map;
 pub mod migration;
 pub mod observation;
 pub mod oom;
+pub mod open_file;
 pub mod parameters;
+pub mod pauses;
 pub mod reclaim;
 pub mod reload;
 pub mod reporting;
