@@ -52,7 +52,6 @@ use crate::{
     messages::{
         byte_order::ByteOrder,
         counters::Counters,
-        fault,
         sender::{
             Format,
             Sender, //
@@ -60,17 +59,7 @@ use crate::{
     },
     new_task,
 };
-use kernel::{
-    device::Core,
-    prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Full, //
-        },
-        Arc, //
-    },
-};
+use kernel::{device::Core, prelude::*, sync::Arc};
 
 type Feature = virtio::Feature<BalloonDriver>;
 
@@ -112,8 +101,6 @@ pub(crate) struct Balloon {
     size_worker: Arc<Task<SizeWorker>>,
     wakeup: Arc<WakeupEvents>,
     account: Arc<Account>,
-    /// Whether the device was restored before, for tests.
-    restored: Atomic<bool>,
 }
 
 /// The floor under the guest's memory is another.
@@ -326,7 +313,6 @@ impl virtio::Driver for BalloonDriver {
             size_worker,
             wakeup,
             account,
-            restored: Atomic::new(false),
         }))
     }
 
@@ -381,9 +367,6 @@ impl virtio::Driver for BalloonDriver {
     }
 
     fn restore(dev: &Device<Core<'_>>, data: Pin<&Self::Data>) -> Result {
-        if fault::FIRST_RESTORE && !data.restored.xchg(true, Full) {
-            return Err(ENOMEM);
-        }
         data.connect(dev)?;
         data.listen()?;
         dev.ready();

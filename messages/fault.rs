@@ -13,6 +13,3 @@ pub(crate) const MORE_BITMAPS: bool = cfg!(balloon_bmap_fault = "more_bitmaps");
 
 /// The device uses no buffer of the hint queue.
 pub(crate) const DEAD_HINT_QUEUE: bool = cfg!(balloon_bmap_fault = "dead_hint_queue");
-
-/// The device cannot be set up the first time that the system resumes.
-pub(crate) const FIRST_RESTORE: bool = cfg!(balloon_bmap_fault = "first_restore");

@@ -40,7 +40,7 @@ ensure_faulty_modules() {
 		FAULTY_MODULES=$OUTPUT/debug/faulty-modules
 		build=("$SCRIPTS/in-root" "$SCRIPTS/module" KDIR="$OWN_KERNEL" CC=clang)
 	fi
-	for fault in first_bitmap more_bitmaps dead_hint_queue first_restore; do
+	for fault in first_bitmap more_bitmaps dead_hint_queue; do
 		"${build[@]}" MO="$FAULTY_MODULES/$fault" BALLOON_BMAP_FAULTS="$fault"
 		ln -sf "$fault/virtio-balloon-bmap.ko" "$FAULTY_MODULES/$fault.ko"
 	done

@@ -21,10 +21,9 @@ use guest_tests::qemu::Machine;
 use guest_tests::vm::{Driver, Setup, Wire};
 use libtest_mimic::Arguments;
 use scenarios::{
-    failed_restore, floor, fragmented, hibernation, hinting, hot_unplug, hotplug, interrupts,
-    kexec, lifecycle, memory_map, migration, observation, oom, open_file, parameters, pauses,
-    reclaim, reload, reporting, silence, statistics, stress, targets, transfer, two_devices,
-    wakeup,
+    floor, fragmented, hibernation, hinting, hot_unplug, hotplug, interrupts, kexec, lifecycle,
+    memory_map, migration, observation, oom, open_file, parameters, pauses, reclaim, reload,
+    reporting, silence, statistics, stress, targets, transfer, two_devices, wakeup,
 };
 
 /// What every pair of driver and device must stand.
@@ -100,9 +99,6 @@ const PAUSES: &[(&str, Scenario)] = &[
 
 /// With a device that uses no buffer of the hint queue.
 const DEAF: &[(&str, Scenario)] = &[("hinting_to_the_deaf", Alone(hinting::hinting_to_the_deaf))];
-
-/// With a driver whose first restore fails.
-const RESTORE: &[(&str, Scenario)] = &[("failed_restore", Alone(failed_restore::failed_restore))];
 
 /// The heart of it, for configurations that differ from another in one thing.
 const CORE: &[(&str, Scenario)] = &[
@@ -433,13 +429,6 @@ fn configurations(kernel: Kernel) -> Vec<Group> {
         all_of_qemu,
         pfns,
         &[DEAF],
-    );
-    add(
-        "first_restore",
-        Driver::Faulty("first_restore"),
-        Device::daemon(true),
-        bitmaps,
-        &[RESTORE],
     );
     if kernel != Kernel::Distribution {
         return groups;

@@ -2,7 +2,6 @@
 
 //! What is proved of a guest, one idea a file.
 
-pub mod failed_restore;
 pub mod floor;
 pub mod fragmented;
 pub mod hibernation;
