@@ -5,9 +5,10 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use cpio::newc::{trailer, Builder, ModeFileType};
 
 use crate::environment::{self, Kernel};
@@ -47,13 +48,13 @@ fn build() -> Result<PathBuf> {
     let directory = environment::build_dir()?;
     let mut file = tempfile::NamedTempFile::new_in(&directory)?;
     let mut archive = Archive::with_busybox(file.as_file_mut(), INIT)?;
-    archive.add_file("bin/guest-agent", &environment::agent()?)?;
+    archive.add_stripped("bin/guest-agent", &environment::agent()?)?;
     if environment::kernel_kind()? != Kernel::BuiltIn {
-        archive.add_file(&MODULE[1..], &environment::module()?)?;
-        archive.add_file(&STOCK_MODULE[1..], &environment::stock_module()?)?;
+        archive.add_stripped(&MODULE[1..], &environment::module()?)?;
+        archive.add_stripped(&STOCK_MODULE[1..], &environment::stock_module()?)?;
         let more = environment::more_modules()?;
         for (name, file) in environment::faulty_modules()?.into_iter().chain(more) {
-            archive.add_file(&module(&name)[1..], &file)?;
+            archive.add_stripped(&module(&name)[1..], &file)?;
         }
     }
     archive.finish()?;
@@ -95,6 +96,23 @@ impl<W: Write> Archive<W> {
     fn add_file(&mut self, name: &str, source: &Path) -> Result<()> {
         let data = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
         self.add(name, ModeFileType::Regular, 0o755, &data)
+    }
+
+    /// Adds a program or a module without what debuggers read, which is most of it: a guest under emulation
+    /// takes a while to unpack that.
+    fn add_stripped(&mut self, name: &str, source: &Path) -> Result<()> {
+        let stripped = tempfile::NamedTempFile::new()?;
+        let status = Command::new("strip")
+            .args(["--strip-debug", "-o"])
+            .args([stripped.path(), source])
+            .status()
+            .context("cannot start strip")?;
+        ensure!(
+            status.success(),
+            "cannot strip {}: {status}",
+            source.display()
+        );
+        self.add_file(name, stripped.path())
     }
 
     fn finish(mut self) -> Result<()> {

@@ -253,6 +253,9 @@ const REPEATED: &[(&str, &[&str])] = &[
         ],
     ),
     ("bitmap_native", &["suspend", "bound"]),
+    // The host is told before pages are used again, which is nothing to how it gets them.
+    ("bitmap_must_tell_host", &["reclaim"]),
+    ("pfn_device_must_tell_host", &["reclaim"]),
     // These are about what is agreed on, and the rest is `pfn_device`'s or `pfn_qemu`'s.
     ("pfn_parameter", &["reclaim", "reload"]),
     ("pfn_native", &["reclaim", "reload"]),
