@@ -7,7 +7,7 @@
 
 # What a small Debian guest has.
 GUEST_PACKAGES=(systemd-sysv udev kmod initramfs-tools zstd linux-image-cloud-amd64)
-# Another kernel, which is installed later and only fetched for now.
+# Another kernel, which is installed later and only fetched for now. So is dracut.
 LATER_PACKAGES=(linux-image-amd64 linux-headers-amd64)
 
 # readme_commands NAME: print the block of commands in README.md that bears this name.
@@ -68,4 +68,5 @@ make_ready() {
 	in_tree "$tree" "$TOP" sh -ex -c "$(readme_commands packages)"
 	in_tree "$tree" "$TOP" apt-get clean
 	in_tree "$tree" "$TOP" apt-get install -t "$SUITE-backports" --download-only "${LATER_PACKAGES[@]}"
+	in_tree "$tree" "$TOP" apt-get install --no-install-recommends --download-only dracut
 }

@@ -7,6 +7,7 @@ NAME=virtio-balloon-bmap
 DKMS_SOURCE=/usr/src/$NAME
 MODPROBE_CONF=/etc/modprobe.d/$NAME.conf
 INITRAMFS_HOOK=/etc/initramfs-tools/hooks/$NAME
+DRACUT_CONF=/etc/dracut.conf.d/$NAME.conf
 LOG=/var/log/$NAME.log
 
 # take_destdir [DESTDIR=DIRECTORY]: set DESTDIR, below which files are put instead of into this system.
@@ -39,13 +40,22 @@ remove_version() {
 	rm -rf "${DKMS_SOURCE:?}-$1"
 }
 
-# refresh_initramfs: one that has a balloon driver gets the one that is now to be loaded.
+# refresh_initramfs: one that has a balloon driver gets the one that is now to be loaded, by initramfs-tools or
+# dracut, of which a system has one at most.
 refresh_initramfs() {
-	local image
-	command -v lsinitramfs >/dev/null || return 0
+	local image release list make
 	for image in /boot/initrd.img-*; do
-		if [ -e "$image" ] && grep -q '/virtio[-_]balloon' <<<"$(lsinitramfs "$image")"; then
-			step "$LOG" "Making $image anew" update-initramfs -u -k "${image#/boot/initrd.img-}"
+		[ -e "$image" ] || continue
+		release=${image#/boot/initrd.img-}
+		if command -v update-initramfs >/dev/null; then
+			list=(lsinitramfs "$image") make=(update-initramfs -u -k "$release")
+		elif command -v dracut >/dev/null; then
+			list=(lsinitrd "$image") make=(dracut --force --quiet "$image" "$release")
+		else
+			return 0
+		fi
+		if grep -q '/virtio[-_]balloon' <<<"$("${list[@]}")"; then
+			step "$LOG" "Making $image anew" "${make[@]}"
 		fi
 	done
 }

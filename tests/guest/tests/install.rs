@@ -39,6 +39,7 @@ fn main() {
     let trials = vec![
         trial("installed", installed),
         trial("upgraded", upgraded),
+        trial("dracut", dracut),
         trial("in_the_guest", in_the_guest),
     ];
     libtest_mimic::run(&arguments, trials).exit();
@@ -242,6 +243,20 @@ fn uninstall(vm: &mut Vm) -> Result<()> {
 /// the driver for it, and no initramfs is too early with the other.
 fn upgraded(story: &Story) -> Result<()> {
     story.boot("newcomer", newcomer, OURS, "", |vm| {
+        only_ours(vm)?;
+        obeys(vm)
+    })?;
+    story.boot("another_kernel", stable, Driver::Stock, "", |vm| {
+        only_stock(vm)?;
+        obeys(vm)
+    })
+}
+
+/// The same where dracut has made all initramfs.
+fn dracut(story: &Story) -> Result<()> {
+    let blacklist = "modprobe.blacklist=virtio_balloon";
+    story.boot_without("blacklisted", cloud, OURS, blacklist, neither)?;
+    story.boot("in_its_place", cloud, OURS, "", |vm| {
         only_ours(vm)?;
         obeys(vm)
     })?;
