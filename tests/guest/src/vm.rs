@@ -133,6 +133,8 @@ pub struct Vm {
     boots: usize,
     probes: usize,
     incidents: Vec<Incident>,
+    /// How many of them the boots before this one had.
+    past_incidents: usize,
     /// What else the driver may say.
     expected: Vec<&'static str>,
     /// Pages in the balloon are used, and not gone.
@@ -187,6 +189,7 @@ impl Vm {
             boots: 0,
             probes: 0,
             incidents: Vec::new(),
+            past_incidents: 0,
             expected: Vec::new(),
             keeps_total: false,
             slept: false,
@@ -312,10 +315,10 @@ impl Vm {
     /// Checks that the guest has killed nobody but those that it was expected to.
     pub fn expect_oom_kills(&mut self) -> Result<()> {
         let killed = self.guest.memory()?.oom_kill;
+        let expected = &self.incidents[self.past_incidents..];
         ensure!(
-            killed == self.incidents.len() as u64,
-            "{killed} processes were killed, and not only {:?}",
-            self.incidents
+            killed == expected.len() as u64,
+            "{killed} processes were killed, and not only {expected:?}"
         );
         Ok(())
     }
@@ -323,7 +326,8 @@ impl Vm {
     /// Expects all that the guest has killed for want of memory so far, whoever it was.
     pub fn count_all_oom_kills(&mut self) -> Result<()> {
         let killed = usize::try_from(self.guest.memory()?.oom_kill)?;
-        self.incidents = vec![Incident::OomKill; killed];
+        self.incidents
+            .resize(self.past_incidents + killed, Incident::OomKill);
         Ok(())
     }
 
@@ -571,6 +575,7 @@ impl Vm {
                 Ok(total) => {
                     self.total = total;
                     self.slept = false;
+                    self.past_incidents = self.incidents.len();
                     return self.qemu.allow_resets(false);
                 }
                 Err(error) if tries < BOOT_TRIES && trouble(&self.qemu.guest_log()?).is_empty() => {

@@ -211,9 +211,8 @@ const SPANS: &[(&str, Scenario)] = &[
 
 /// Of a configuration, what has the driver do what others have it do already: `make check-long` only.
 const REPEATED: &[(&str, &[&str])] = &[
-    // How the guest goes and comes has to do with arrays of PFNs as little as where its memory is, and
-    // the daemon is another process than any driver sees. `pfn_qemu` has the arrays when the guest
-    // goes and comes, `bitmap` the daemon, and both have `bound`.
+    // What a guest that goes and comes asks of the driver, or its memory's places, is the same however
+    // pages are told. `pfn_qemu` has arrays in it, and `bitmap` all of it with the daemon.
     (
         "pfn_device",
         &[
@@ -231,7 +230,7 @@ const REPEATED: &[(&str, &[&str])] = &[
     // A new kernel and a saved one leave the driver as a reset and a sleep do. Of memory that goes
     // offline, `pfn_device` knows each page, and QEMU only the number of them.
     ("pfn_qemu", &["hibernation", "kexec", "hot_unplug"]),
-    // The driver's own business, whatever the device; and `bitmap` has this device go and come.
+    // What the driver does by itself, `all_qemu` has; a guest with this device goes and comes in `bitmap`.
     (
         "all_device",
         &[
@@ -242,7 +241,7 @@ const REPEATED: &[(&str, &[&str])] = &[
             "reset",
         ],
     ),
-    // What QEMU's patches change are inflation and deflation, and `all_qemu` has the rest.
+    // QEMU's patches change how pages are told. All else is in `all_qemu`, or in `pfn_qemu`.
     (
         "all_native",
         &[
@@ -253,14 +252,14 @@ const REPEATED: &[(&str, &[&str])] = &[
         ],
     ),
     ("bitmap_native", &["suspend", "bound"]),
-    // The host is told before pages are used again, which is nothing to how it gets them.
+    // It is about pages that come back, and not about those that the host gets.
     ("bitmap_must_tell_host", &["reclaim"]),
     ("pfn_device_must_tell_host", &["reclaim"]),
-    // These are about what is agreed on, and the rest is `pfn_device`'s or `pfn_qemu`'s.
+    // Once arrays are agreed on, all is as in `pfn_device`, `pfn_qemu` and `stock_device`.
     ("pfn_parameter", &["reclaim", "reload"]),
     ("pfn_native", &["reclaim", "reload"]),
     ("stock_native", &["reload"]),
-    // It has many bitmaps' reach too, but in one piece.
+    // `wide_span` has pages further apart.
     ("no_further_bitmap", &["high_memory"]),
 ];
 
